@@ -1,0 +1,123 @@
+"""The problem as one content-addressed file: problem.yaml, curated schema and user modules.
+
+Every stage gets the same archive, so cache keys follow content and workers need nothing installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import os
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tidemill.errors import ProblemError, UserCodeError
+from tidemill.problem import Problem, dump_problem, parse_problem
+
+PROBLEM_FILE = "problem.yaml"
+SCHEMA_FILE = "schema.pbtxt"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold: the same bytes whenever it is packed
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An unpacked bundle.
+
+    Attributes:
+        problem: the validated problem, overrides included.
+        directory: where the archive is unpacked; user modules are imported from here.
+        digest: hex sha256 of the archive.
+        archive: the archive itself, to hand on to Beam workers.
+    """
+
+    problem: Problem
+    directory: Path
+    digest: str
+    archive: Path
+
+    @property
+    def schema(self) -> Path | None:
+        """The curated schema, if the problem has one."""
+        path = self.directory / SCHEMA_FILE
+        return path if path.is_file() else None
+
+    def user_function(self, reference: str) -> Callable[..., Any]:
+        """Imports ``module:function`` from the user's modules.
+
+        Raises:
+            UserCodeError: if the module cannot be imported or lacks the function.
+        """
+        module_name, _, function_name = reference.partition(":")
+        if str(self.directory) not in sys.path:
+            sys.path.insert(0, str(self.directory))
+        try:
+            module = importlib.import_module(module_name)
+        except Exception as error:
+            raise UserCodeError(
+                reference, "the module cannot be imported", f"{type(error).__name__}: {error}"
+            ) from error
+        if not callable(function := getattr(module, function_name, None)):
+            raise UserCodeError(reference, f"{module_name}.py has no function {function_name}")
+        return function  # type: ignore[no-any-return]
+
+
+def pack(problem: Problem, problem_dir: Path, destination: Path) -> Path:
+    """Writes the bundle of a problem as ``destination/<sha256>.zip`` and returns its path.
+
+    The bytes depend on content alone. Python modules beside problem.yaml go in, tests and caches don't.
+
+    Raises:
+        ProblemError: if user code is named whose module doesn't lie beside problem.yaml.
+    """
+    files = {PROBLEM_FILE: dump_problem(problem).encode()}
+    if (problem_dir / SCHEMA_FILE).is_file():
+        files[SCHEMA_FILE] = (problem_dir / SCHEMA_FILE).read_bytes()
+    references = [r for r in (problem.user_code.preprocessing, problem.user_code.model) if r]
+    if references:
+        modules = (p for p in problem_dir.rglob("*.py") if "__pycache__" not in p.parts)
+        files |= {p.relative_to(problem_dir).as_posix(): p.read_bytes() for p in modules}
+    for reference in references:
+        stem = reference.partition(":")[0].replace(".", "/")
+        if not {f"{stem}.py", f"{stem}/__init__.py"} & set(files):
+            raise ProblemError(
+                str(problem_dir / PROBLEM_FILE), f"user_code names {reference}, and {stem}.py is not there"
+            )
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(files):
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, files[name])
+    destination.mkdir(parents=True, exist_ok=True)
+    path = destination / f"{hashlib.sha256(buffer.getvalue()).hexdigest()}.zip"
+    if not path.is_file():
+        beside = path.with_suffix(f".{os.getpid()}.partial")
+        beside.write_bytes(buffer.getvalue())
+        os.replace(beside, path)
+    return path
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Unpacks a bundle (once per machine and content) and validates its problem."""
+    data = Path(path).read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    directory = Path(tempfile.gettempdir()) / f"tidemill-{os.getuid()}" / digest
+    if not directory.is_dir():
+        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory.parent) as beside:
+            unpacked = Path(beside) / "bundle"
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                archive.extractall(unpacked)
+            try:
+                os.rename(unpacked, directory)
+            except OSError:
+                if not directory.is_dir():  # else another process was first, with the same content
+                    raise
+    text = (directory / PROBLEM_FILE).read_text(encoding="utf-8")
+    return Bundle(parse_problem(text, PROBLEM_FILE), directory, digest, Path(path))

@@ -1,0 +1,72 @@
+"""The one exception tree of tidemill, and the exit code that each branch maps to.
+
+::
+
+    TidemillError                        1   a defect of tidemill itself
+    ├── GateRefused                      3   a gate of the problem said no: not a failure of anything
+    ├── UserError                        4   the user's fault: retrying changes nothing
+    │   ├── ProblemError                     problem.yaml, or a value given with --set
+    │   ├── UserCodeError                    the user's preprocessing or model code
+    │   ├── DataError                        the table: unreadable, empty, without its label …
+    │   └── UsageError                       a command that cannot mean anything
+    └── PlatformError                    5   the machine's or the backend's fault: may be retried
+
+Exit code 2 is the shell convention for a mistyped command line, 130 for Ctrl-C.
+"""
+
+from __future__ import annotations
+
+
+class TidemillError(Exception):
+    """An error told in three parts and a remedy.
+
+    Args:
+        where: the file, field, stage or address at fault.
+        expected: what should have been there.
+        got: what was there instead.
+        remedy: what to do about it, when that is known.
+    """
+
+    exit_code = 1
+    retryable = False
+
+    def __init__(self, where: str, expected: str, got: str | None = None, remedy: str | None = None) -> None:
+        self.where, self.expected, self.got, self.remedy = where, expected, got, remedy
+        got_text = f" (got {got})" if got is not None else ""
+        remedy_text = f"\n  → {remedy}" if remedy else ""
+        super().__init__(f"{where}: {expected}{got_text}{remedy_text}")
+
+
+class GateRefused(TidemillError):
+    """A gate that the problem set was not passed; the run ends here, and rightly so."""
+
+    exit_code = 3
+
+
+class UserError(TidemillError):
+    """Only the user can mend this."""
+
+    exit_code = 4
+
+
+class ProblemError(UserError):
+    """problem.yaml, or an override of it, is not valid."""
+
+
+class UserCodeError(UserError):
+    """The user's preprocessing or model code could not be loaded, or raised."""
+
+
+class DataError(UserError):
+    """The data cannot be used as the problem describes it."""
+
+
+class UsageError(UserError):
+    """A command was given something that does not exist or does not fit."""
+
+
+class PlatformError(TidemillError):
+    """The machine, the disk or a backend failed; the same call may succeed later."""
+
+    exit_code = 5
+    retryable = True

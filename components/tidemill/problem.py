@@ -1,0 +1,281 @@
+"""What is to be learnt: ``problem.yaml``, validated.
+
+Everything else follows from it. It is strict: an unknown key is an error, and all the errors of a file are
+reported at once, each with its path and line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from tidemill.errors import ProblemError
+from tidemill.features import Feature, Strict, source_columns
+from tidemill.gates import Gates
+
+Task = Literal["binary_classification", "multiclass_classification", "regression"]
+Split = Literal["train", "eval", "test"]
+SPLITS: tuple[Split, ...] = ("train", "eval", "test")
+
+
+class Label(Strict):
+    """The column to predict, or an expression over the columns that yields it."""
+
+    column: str | None = None
+    expression: str | None = Field(
+        default=None, description="Over the columns, as in pandas.DataFrame.eval: `tips > 0.2 * fare`."
+    )
+    name: str = Field(default="label", description="The column that an expression's value is stored in.")
+    positive: str | None = Field(default=None, description="The value that counts as positive (binary only).")
+    uses: tuple[str, ...] = Field(default=(), description="Columns that the expression reads; never features.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Label:
+        if (self.column is None) == (self.expression is None):
+            raise ValueError("needs exactly one of `column` and `expression`")
+        if self.expression is not None and not self.uses:
+            raise ValueError("an `expression` needs `uses`: the columns that it reads")
+        return self
+
+    @property
+    def output(self) -> str:
+        """The column of the ingested examples that holds the label."""
+        return self.column or self.name
+
+
+class SplitConfig(Strict):
+    """How rows are divided. ``hash`` and ``stratified`` are stable under reordering and growth of the data."""
+
+    method: Literal["hash", "random", "temporal", "stratified"] = "hash"
+    key: str | None = Field(default=None, description="Column that is hashed; the whole row by default.")
+    train: float = Field(default=0.8, gt=0, lt=1)
+    eval: float = Field(default=0.1, gt=0, lt=1)
+    test: float = Field(default=0.1, gt=0, lt=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _whole(self) -> SplitConfig:
+        if abs(self.train + self.eval + self.test - 1) > 1e-9:
+            raise ValueError(f"train + eval + test must be 1, not {self.train + self.eval + self.test:g}")
+        return self
+
+
+class Ingest(Strict):
+    """How the source is read."""
+
+    delimiter: str = Field(default=",", min_length=1, max_length=1)
+    encoding: str = "utf-8"
+    null_values: tuple[str, ...] = ("",)
+    types: Mapping[str, Literal["int64", "float64", "string"]] = Field(
+        default={}, description="Types that are not to be inferred."
+    )
+
+
+class Training(Strict):
+    """How the default model is built and any model is trained."""
+
+    model: Literal["wide_and_deep", "linear"] = "wide_and_deep"
+    hidden_units: tuple[int, ...] = (64, 32)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    embedding_dimensions: int | None = Field(default=None, ge=1, description="From the vocabulary's size by default.")
+    learning_rate: float = Field(default=1e-3, gt=0)
+    l2: float = Field(default=0.0, ge=0)
+    batch_size: int = Field(default=256, ge=1)
+    max_epochs: int = Field(default=20, ge=1)
+    max_steps: int | None = Field(default=None, ge=1)
+    early_stopping_patience: int | None = Field(default=3, ge=1, description="Epochs; null trains to the end.")
+    class_weights: Literal["balanced"] | Mapping[str, float] | None = None
+    checkpoint_every_steps: int = Field(default=500, ge=1)
+    seed: int = 0
+
+
+class UserCode(Strict):
+    """User functions as ``module:function``; the modules lie beside problem.yaml."""
+
+    preprocessing: str | None = Field(default=None, pattern=r"^\w+(\.\w+)*:\w+$")
+    model: str | None = Field(default=None, pattern=r"^\w+(\.\w+)*:\w+$")
+
+
+def _slice_key(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+class Problem(Strict):
+    """A prediction problem on a table."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
+    task: Task
+    label: Label
+    features: Mapping[str, Feature] = Field(min_length=1)
+    weight: str | None = Field(default=None, description="Example weight column.")
+    time: str | None = Field(default=None, description="Event time column: epoch seconds or ISO 8601.")
+    group: tuple[str, ...] = Field(default=(), description="Rows that agree in these never straddle splits.")
+    sensitive: tuple[Annotated[tuple[str, ...], BeforeValidator(_slice_key)], ...] = ()
+    split: SplitConfig = SplitConfig()
+    ingest: Ingest = Ingest()
+    training: Training = Training()
+    threshold: float = Field(default=0.5, gt=0, lt=1, description="Probability from which the answer is positive.")
+    user_code: UserCode = UserCode()
+    gates: Gates = Gates()
+    baseline: Literal["majority", "prior", "mean"] | None = Field(
+        default=None, description="The rule to beat: majority or prior (classification), mean (regression)."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Problem:
+        faults = [*self._label_faults(), *self._column_faults(), *self._gate_faults()]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def _label_faults(self) -> list[str]:
+        faults = []
+        if self.task == "binary_classification" and self.label.column and self.label.positive is None:
+            faults.append("label.positive is needed for binary_classification")
+        if self.task != "binary_classification" and self.label.positive is not None:
+            faults.append(f"label.positive has no meaning for {self.task}")
+        leaks = {*self.label.uses, self.label.output} & set(self.raw_columns)
+        if leaks:
+            faults.append(f"features must not read {', '.join(sorted(leaks))}: the label is made of it")
+        return faults
+
+    def _column_faults(self) -> list[str]:
+        faults = []
+        if self.weight in self.raw_columns:
+            faults.append(f"weight column {self.weight} must not be a feature")
+        if self.split.method == "temporal" and self.time is None:
+            faults.append("split.method temporal needs `time`")
+        if self.split.method == "stratified" and self.task == "regression":
+            faults.append("split.method stratified needs a classification task")
+        if self.baseline is not None and (self.baseline == "mean") != (self.task == "regression"):
+            faults.append(f"baseline {self.baseline} does not fit task {self.task}")
+        return faults
+
+    def _gate_faults(self) -> list[str]:
+        known = {tuple(sorted(key)) for key in self.sensitive}
+        faults = [
+            f"gates.fairness.{i}.over {list(limit.over)} is not an entry of `sensitive`"
+            for i, limit in enumerate(self.gates.fairness)
+            if limit.over is not None and tuple(sorted(limit.over)) not in known
+        ]
+        if self.gates.fairness and not self.sensitive:
+            faults.append("gates.fairness needs `sensitive`")
+        if self.gates.fairness and self.task != "binary_classification":
+            faults.append("gates.fairness needs binary_classification")
+        return faults
+
+    @property
+    def raw_columns(self) -> tuple[str, ...]:
+        """The raw columns that the features read, in the order of the problem, each once."""
+        columns = [c for name, feature in self.features.items() for c in source_columns(name, feature)]
+        return tuple(dict.fromkeys(columns))
+
+    @property
+    def needed_columns(self) -> tuple[str, ...]:
+        """All source columns that a training run needs, each once."""
+        label = (self.label.column,) if self.label.column else self.label.uses
+        others = [self.weight, self.time, self.split.key, *self.group, *(c for key in self.sensitive for c in key)]
+        return tuple(dict.fromkeys([*self.raw_columns, *label, *(c for c in others if c)]))
+
+
+def load_problem(path: Path, overrides: Mapping[str, str] | None = None) -> Problem:
+    """Reads and validates a problem.
+
+    Args:
+        path: problem.yaml, or the directory that holds it.
+        overrides: YAML values by dotted path, such as ``{"training.max_epochs": "3"}``.
+
+    Raises:
+        ProblemError: naming every fault with its path and line.
+    """
+    path = path / "problem.yaml" if path.is_dir() else path
+    if not path.is_file():
+        raise ProblemError(str(path), "no such file", remedy="`tidemill init` writes a first one from your data")
+    return parse_problem(path.read_text(encoding="utf-8"), str(path), overrides)
+
+
+def parse_problem(text: str, where: str, overrides: Mapping[str, str] | None = None) -> Problem:
+    """Validates the text of a problem.yaml; see :func:`load_problem`."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ProblemError(where, "is not YAML", str(error)) from error
+    if not isinstance(value, dict):
+        raise ProblemError(where, "expected a mapping with name, task, label and features", type(value).__name__)
+    faults = _duplicate_keys(root)
+    for dotted, override in (overrides or {}).items():
+        _set(value, dotted, yaml.safe_load(override))
+    try:
+        problem = Problem.model_validate(value)
+    except ValidationError as error:
+        faults += [_describe(fault, root) for fault in error.errors(include_url=False)]
+    if faults:
+        raise ProblemError(
+            where, f"{len(faults)} fault{'s' * (len(faults) > 1)}\n" + "\n".join(f"  {f}" for f in faults)
+        )
+    return problem
+
+
+def dump_problem(problem: Problem) -> str:
+    """Returns the canonical YAML of a problem: what it says, without comments or defaults."""
+    return yaml.safe_dump(problem.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
+
+
+def _set(value: dict[str, Any], dotted: str, new: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        value = value.setdefault(parent, {})
+        if not isinstance(value, dict):
+            raise ProblemError(f"--set {dotted}", f"{parent} is not a mapping")
+    value[last] = new
+
+
+_TAGS = {"numeric", "bucketized", "categorical", "text", "date", "crossed"}
+
+
+def _describe(fault: Mapping[str, Any], root: yaml.Node) -> str:
+    keys = [
+        key for i, key in enumerate(fault["loc"]) if not (key in _TAGS and i == 2 and fault["loc"][0] == "features")
+    ]
+    dotted = ".".join(str(key) for key in keys) or "problem"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        message = "unknown key"
+    got = fault.get("input")
+    shown = f" (got {got!r})" if isinstance(got, (str, int, float, bool)) and fault["type"] != "extra_forbidden" else ""
+    return f"line {_line(root, keys)}: {dotted}: {message}{shown}"
+
+
+def _line(node: yaml.Node, keys: Sequence[Any]) -> int:
+    """Returns the 1-based line of the deepest node on the path ``keys`` that the file has."""
+    line = node.start_mark.line
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((k, v) for k, v in node.value if k.value == str(key)), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+            line = node.start_mark.line
+    return line + 1
+
+
+def _duplicate_keys(node: yaml.Node | None, path: str = "") -> list[str]:
+    """Names keys that stand twice in one mapping, of which YAML would silently keep the last."""
+    faults, seen = [], set()
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value in seen:
+                faults.append(f"line {key.start_mark.line + 1}: {path}{key.value}: stands twice")
+            seen.add(key.value)
+            faults += _duplicate_keys(value, f"{path}{key.value}.")
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            faults += _duplicate_keys(value, f"{path}{i}.")
+    return faults

@@ -1,0 +1,112 @@
+"""What every component does around its work: time it, record it, and turn errors into exit codes."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import resource
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tidemill.errors import PlatformError, TidemillError
+from tidemill.files import write_json
+
+RECORD_VARIABLE = "TIDEMILL_TASK_RECORD"
+SCRATCH_VARIABLE = "TIDEMILL_SCRATCH"
+_PLATFORM_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS}
+
+
+class Stage:
+    """The frame of one component's execution.
+
+    A target that wants to know more than the exit code sets ``TIDEMILL_TASK_RECORD`` to a file, where the stage
+    leaves its times, its summary and, if it failed, its error. ``TIDEMILL_SCRATCH`` names a directory that
+    outlives a killed task and is given again to its successor.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._record = os.environ.get(RECORD_VARIABLE)
+        self._scratch = os.environ.get(SCRATCH_VARIABLE)
+        self._started = self._begun = time.monotonic()
+        self._summary: dict[str, Any] = {}
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def begin(self) -> None:
+        """Marks the end of the imports and the beginning of the work."""
+        self._begun = time.monotonic()
+
+    def scratch(self, fallback: str | Path) -> Path:
+        """Returns the directory for checkpoints: the target's, or one beside the artefact ``fallback``."""
+        path = Path(self._scratch) if self._scratch else Path(f"{fallback}.scratch")
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def report(self, report: Any) -> None:
+        """Records the report (a dataclass) that the stage's ``run`` returned."""
+        self._summary = json.loads(json.dumps(dataclasses.asdict(report), default=str))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._write(None)
+            return
+        failure = _classify(self.name, error)
+        if failure.exit_code == 1:
+            traceback.print_exception(kind, error, trace)
+        print(f"{type(failure).__name__}: {failure}", file=sys.stderr)
+        self._write(failure)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # KFP's executor would turn any exception into exit code 1 and a trace; the code is the contract here.
+        os._exit(130 if isinstance(error, KeyboardInterrupt) else failure.exit_code)
+
+    def _write(self, failure: TidemillError | None) -> None:
+        if not self._record:
+            return
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        record = {
+            "stage": self.name,
+            "import_s": self._begun - self._started,
+            "work_s": time.monotonic() - self._begun,
+            "peak_rss_mb": usage.ru_maxrss / 1024,
+            "summary": self._summary,
+            "error": _error_json(failure) if failure else None,
+        }
+        try:
+            write_json(Path(self._record), record)
+        except OSError as error:  # a full disk must not hide the error that is being reported
+            print(f"could not write {self._record}: {error}", file=sys.stderr)
+
+
+def _classify(stage: str, error: BaseException) -> TidemillError:
+    if isinstance(error, TidemillError):
+        return error
+    if isinstance(error, MemoryError):
+        return PlatformError(stage, "ran out of memory", str(error) or None, "give the stage more memory")
+    if isinstance(error, OSError) and error.errno in _PLATFORM_ERRNOS:
+        return PlatformError(
+            error.filename or stage, "the system refused", str(error), "free space or handles; run again"
+        )
+    return TidemillError(stage, "failed", f"{type(error).__name__}: {error}")
+
+
+def _error_json(failure: TidemillError) -> dict[str, Any]:
+    return {
+        "type": type(failure).__name__,
+        "exit_code": failure.exit_code,
+        "where": failure.where,
+        "expected": failure.expected,
+        "got": failure.got,
+        "remedy": failure.remedy,
+        "message": str(failure),
+    }

@@ -1,0 +1,32 @@
+"""The train component: a Keras model, exported with its transform graph."""
+
+from kfp import dsl
+
+from tidemill.images import TENSORFLOW
+
+
+@dsl.component(base_image=TENSORFLOW, install_kfp_package=False)
+def train(
+    bundle: dsl.Input[dsl.Artifact],
+    transformed: dsl.Input[dsl.Dataset],
+    transform_graph: dsl.Input[dsl.Artifact],
+    model: dsl.Output[dsl.Model],
+    history: dsl.Output[dsl.Artifact],
+):
+    """Trains the default model of the problem or the user's, resuming from checkpoints of a killed try.
+
+    Args:
+        bundle: the problem; its build_model is used where it has one.
+        transformed: as `transform` put out.
+        transform_graph: as `transform` put out.
+        model: SavedModel with the signatures serving_default, serving_examples and transform_features.
+        history: learning curves and TensorBoard logs.
+    """
+    from tidemill.stage import Stage
+
+    with Stage("train") as stage:
+        from tidemill.train.run import run
+
+        stage.begin()
+        checkpoints = stage.scratch(history.path)
+        stage.report(run(bundle.path, transformed.path, transform_graph.path, model.path, history.path, checkpoints))
