@@ -1,0 +1,1 @@
+"""The parts of the ``tidemill`` command, one module per group."""
