@@ -1,0 +1,1 @@
+"""Invented data with a known truth, for demonstrations, tests and benchmarks."""
