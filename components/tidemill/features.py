@@ -69,10 +69,9 @@ def _expand(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
-Feature = Annotated[
-    Annotated[Numeric | Bucketized | Categorical | Text | Date | Crossed, Field(discriminator="kind")],
-    BeforeValidator(_expand),
-]
+_InFull = Annotated[Numeric | Bucketized | Categorical | Text | Date | Crossed, Field(discriminator="kind")]
+_KindAlone = Literal["numeric", "bucketized", "categorical", "text", "date"]
+Feature = Annotated[_InFull, BeforeValidator(_expand, json_schema_input_type=_KindAlone | _InFull)]
 """A feature, written in full (``{kind: bucketized, buckets: 10}``) or as its kind alone (``numeric``)."""
 
 

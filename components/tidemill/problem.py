@@ -31,7 +31,11 @@ class Label(Strict):
     )
     name: str = Field(default="label", description="The column that an expression's value is stored in.")
     positive: str | None = Field(default=None, description="The value that counts as positive (binary only).")
-    uses: tuple[str, ...] = Field(default=(), description="Columns that the expression reads; never features.")
+    uses: tuple[str, ...] = Field(default=(), description="Columns that the expression reads.")
+    leaks: tuple[str, ...] | None = Field(
+        default=None,
+        description="Those of `uses` that are known only with the label, so never features; all by default.",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Label:
@@ -39,6 +43,8 @@ class Label(Strict):
             raise ValueError("needs exactly one of `column` and `expression`")
         if self.expression is not None and not self.uses:
             raise ValueError("an `expression` needs `uses`: the columns that it reads")
+        if unread := set(self.leaks or ()) - set(self.uses):
+            raise ValueError(f"`leaks` names {', '.join(sorted(unread))}, which `uses` does not")
         return self
 
     @property
@@ -104,6 +110,10 @@ def _slice_key(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+SliceKey = Annotated[tuple[str, ...], BeforeValidator(_slice_key, json_schema_input_type=str | tuple[str, ...])]
+"""The columns that a slice is cut by; a single one may be written without brackets."""
+
+
 class Problem(Strict):
     """A prediction problem on a table."""
 
@@ -114,7 +124,7 @@ class Problem(Strict):
     weight: str | None = Field(default=None, description="Example weight column.")
     time: str | None = Field(default=None, description="Event time column: epoch seconds or ISO 8601.")
     group: tuple[str, ...] = Field(default=(), description="Rows that agree in these never straddle splits.")
-    sensitive: tuple[Annotated[tuple[str, ...], BeforeValidator(_slice_key)], ...] = ()
+    sensitive: tuple[SliceKey, ...] = ()
     split: SplitConfig = SplitConfig()
     ingest: Ingest = Ingest()
     training: Training = Training()
@@ -138,7 +148,8 @@ class Problem(Strict):
             faults.append("label.positive is needed for binary_classification")
         if self.task != "binary_classification" and self.label.positive is not None:
             faults.append(f"label.positive has no meaning for {self.task}")
-        leaks = {*self.label.uses, self.label.output} & set(self.raw_columns)
+        made_of = self.label.uses if self.label.leaks is None else self.label.leaks
+        leaks = {*made_of, self.label.output} & set(self.raw_columns)
         if leaks:
             faults.append(f"features must not read {', '.join(sorted(leaks))}: the label is made of it")
         return faults
@@ -221,6 +232,15 @@ def parse_problem(text: str, where: str, overrides: Mapping[str, str] | None = N
     return problem
 
 
+def json_schema() -> dict[str, Any]:
+    """Returns the JSON Schema of problem.yaml, for editors that complete and check while one types."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Problem.model_json_schema(),
+        "title": "tidemill problem.yaml",
+    }
+
+
 def dump_problem(problem: Problem) -> str:
     """Returns the canonical YAML of a problem: what it says, without comments or defaults."""
     return yaml.safe_dump(problem.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
@@ -235,18 +255,20 @@ def _set(value: dict[str, Any], dotted: str, new: Any) -> None:
     value[last] = new
 
 
-_TAGS = {"numeric", "bucketized", "categorical", "text", "date", "crossed"}
+_KINDS = ("numeric", "bucketized", "categorical", "text", "date", "crossed")
 
 
 def _describe(fault: Mapping[str, Any], root: yaml.Node) -> str:
     keys = [
-        key for i, key in enumerate(fault["loc"]) if not (key in _TAGS and i == 2 and fault["loc"][0] == "features")
+        key for i, key in enumerate(fault["loc"]) if not (key in _KINDS and i == 2 and fault["loc"][0] == "features")
     ]
     dotted = ".".join(str(key) for key in keys) or "problem"
     message = fault["msg"].removeprefix("Value error, ")
+    got = fault.get("input")
     if fault["type"] == "extra_forbidden":
         message = "unknown key"
-    got = fault.get("input")
+    elif fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        message, got = f"kind must be one of {', '.join(_KINDS)}", fault.get("ctx", {}).get("tag")
     shown = f" (got {got!r})" if isinstance(got, (str, int, float, bool)) and fault["type"] != "extra_forbidden" else ""
     return f"line {_line(root, keys)}: {dotted}: {message}{shown}"
 
