@@ -73,6 +73,9 @@ class SplitConfig(Strict):
 class Ingest(Strict):
     """How the source is read."""
 
+    source: str | None = Field(
+        default=None, description="The table, unless a run names another; relative to this file."
+    )
     delimiter: str = Field(default=",", min_length=1, max_length=1)
     encoding: str = "utf-8"
     null_values: tuple[str, ...] = ("",)
@@ -206,7 +209,11 @@ def load_problem(path: Path, overrides: Mapping[str, str] | None = None) -> Prob
     path = path / "problem.yaml" if path.is_dir() else path
     if not path.is_file():
         raise ProblemError(str(path), "no such file", remedy="`tidemill init` writes a first one from your data")
-    return parse_problem(path.read_text(encoding="utf-8"), str(path), overrides)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ProblemError(str(path), "is not UTF-8", str(error)) from error
+    return parse_problem(text, str(path), overrides)
 
 
 def parse_problem(text: str, where: str, overrides: Mapping[str, str] | None = None) -> Problem:
@@ -216,15 +223,15 @@ def parse_problem(text: str, where: str, overrides: Mapping[str, str] | None = N
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ProblemError(where, "is not YAML", str(error)) from error
-    if not isinstance(value, dict):
+    if root is None or not isinstance(value, dict):
         raise ProblemError(where, "expected a mapping with name, task, label and features", type(value).__name__)
     faults = _duplicate_keys(root)
     for dotted, override in (overrides or {}).items():
-        _set(value, dotted, yaml.safe_load(override))
+        _set(value, dotted, _override(dotted, override))
     try:
         problem = Problem.model_validate(value)
     except ValidationError as error:
-        faults += [_describe(fault, root) for fault in error.errors(include_url=False)]
+        faults += [_describe(fault, root, set(overrides or ())) for fault in error.errors(include_url=False)]
     if faults:
         raise ProblemError(
             where, f"{len(faults)} fault{'s' * (len(faults) > 1)}\n" + "\n".join(f"  {f}" for f in faults)
@@ -246,6 +253,13 @@ def dump_problem(problem: Problem) -> str:
     return yaml.safe_dump(problem.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
 
 
+def _override(dotted: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ProblemError(f"--set {dotted}", "the value is not YAML", repr(text)) from error
+
+
 def _set(value: dict[str, Any], dotted: str, new: Any) -> None:
     *parents, last = dotted.split(".")
     for parent in parents:
@@ -258,7 +272,7 @@ def _set(value: dict[str, Any], dotted: str, new: Any) -> None:
 _KINDS = ("numeric", "bucketized", "categorical", "text", "date", "crossed")
 
 
-def _describe(fault: Mapping[str, Any], root: yaml.Node) -> str:
+def _describe(fault: Mapping[str, Any], root: yaml.Node | None, overridden: set[str]) -> str:
     keys = [
         key for i, key in enumerate(fault["loc"]) if not (key in _KINDS and i == 2 and fault["loc"][0] == "features")
     ]
@@ -270,12 +284,13 @@ def _describe(fault: Mapping[str, Any], root: yaml.Node) -> str:
     elif fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
         message, got = f"kind must be one of {', '.join(_KINDS)}", fault.get("ctx", {}).get("tag")
     shown = f" (got {got!r})" if isinstance(got, (str, int, float, bool)) and fault["type"] != "extra_forbidden" else ""
-    return f"line {_line(root, keys)}: {dotted}: {message}{shown}"
+    place = "--set" if any(f"{dotted}.".startswith(f"{key}.") for key in overridden) else f"line {_line(root, keys)}:"
+    return f"{place} {dotted}: {message}{shown}"
 
 
-def _line(node: yaml.Node, keys: Sequence[Any]) -> int:
+def _line(node: yaml.Node | None, keys: Sequence[Any]) -> int:
     """Returns the 1-based line of the deepest node on the path ``keys`` that the file has."""
-    line = node.start_mark.line
+    line = node.start_mark.line if node else 0
     for key in keys:
         if isinstance(node, yaml.MappingNode):
             found = next(((k, v) for k, v in node.value if k.value == str(key)), None)
