@@ -47,7 +47,17 @@ class Artifact:
 class TaskRecord:
     """One execution, or reuse, of a component.
 
-    Times are seconds; ``import_s`` is the part of ``wall_s`` that went into starting and importing.
+    Attributes:
+        wall_s: seconds from when the task was due to when it had ended.
+        import_s: seconds that its process took to start and import. A target may do so while an earlier task
+            still works, so this is not a part of ``wall_s``.
+        cpu_s: seconds of processor time, imports included.
+        code: digest of the component, the package and the environment lock.
+        cache_key: digest of code, parameters and inputs; None for a task that must not be reused.
+        cache_reason: why the task was reused, or why it wasn't.
+        reused_from: the run whose result was reused.
+        summary: the stage's report.
+        error: as ``tidemill.stage`` leaves it.
     """
 
     name: str
@@ -59,8 +69,10 @@ class TaskRecord:
     cpu_s: float = 0.0
     peak_rss_mb: float = 0.0
     exit_code: int | None = None
+    code: str = ""
     cache_key: str | None = None
     cache_reason: str = ""
+    reused_from: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, Artifact] = field(default_factory=dict)
     outputs: Mapping[str, Artifact] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """The training pipeline: from a table to an answering endpoint."""
 
 from kfp import dsl
+
 from tidemill.deploy.component import deploy
 from tidemill.evaluate.component import evaluate
 from tidemill.gate.component import gate

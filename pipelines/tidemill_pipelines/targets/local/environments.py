@@ -10,11 +10,13 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tidemill.errors import PlatformError, TidemillError, UserError
+from tidemill.stage import RECORD_VARIABLE
 
 ENVIRONMENTS = ("control", "validation", "tensorflow", "serving")
 VARIABLE = "TIDEMILL_ENVIRONMENTS"
@@ -48,13 +50,25 @@ def lock_digest() -> str:
 def call(name: str, module: str, arguments: Sequence[str]) -> Any:
     """Runs ``python -m module arguments…`` in an environment and returns the JSON that it prints.
 
+    A module that works inside a ``tidemill.stage.Stage`` has its error raised here again as it was.
+
     Raises:
         TidemillError: with the message and exit code of the module, if it failed.
     """
     command = [str(interpreter(name)), "-m", module, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
-    if done.returncode != 0:
-        kinds: dict[int, type[TidemillError]] = {4: UserError, 5: PlatformError}
-        message = done.stderr.strip().splitlines()
-        raise kinds.get(done.returncode, TidemillError)(module, message[-1] if message else "failed without a word")
+    with tempfile.TemporaryDirectory() as directory:
+        record = Path(directory) / "record.json"
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", RECORD_VARIABLE: str(record)}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        if done.returncode != 0:
+            raise _error(module, done, record)
     return json.loads(done.stdout)
+
+
+def _error(module: str, done: subprocess.CompletedProcess[str], record: Path) -> TidemillError:
+    kind: type[TidemillError] = {4: UserError, 5: PlatformError}.get(done.returncode, TidemillError)
+    error = json.loads(record.read_text())["error"] if record.is_file() else None
+    if error:
+        return kind(error["where"], error["expected"], error["got"], error["remedy"])
+    lines = done.stderr.strip().splitlines()
+    return kind(module, lines[-1] if lines else f"ended with exit code {done.returncode} and said nothing")

@@ -1,0 +1,165 @@
+"""``tidemill run``."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tidemill.decisions import Check, read_decision
+from tidemill.errors import UsageError
+from tidemill.runs import EXIT_CODES, RunRecord, TaskRecord, output, read_tasks
+from tidemill_pipelines.commands.live import RunView
+from tidemill_pipelines.console import DEFAULT_RUNS_DIR, Json, RunsDir, duration, err, out, print_json
+from tidemill_pipelines.targets.local.layout import Layout
+
+_VERDICTS = {
+    "released": ("green", "released"),
+    "completed": ("green", "completed"),
+    "refused": ("yellow", "refused by a gate"),
+    "bad_input": ("red", "bad input"),
+    "platform_failure": ("red", "platform failure"),
+    "defect": ("red", "failed by a defect"),
+    "interrupted": ("yellow", "interrupted"),
+}
+_EVIDENCE = (("validate", "anomalies"), ("evaluate", "blessing"), ("rehearse", "rehearsal"))
+
+
+def run(
+    problem_dir: Annotated[Path, typer.Argument(help="Directory with problem.yaml.", show_default=False)],
+    source: Annotated[str | None, typer.Option(help="The table: file, directory, glob or URI.")] = None,
+    pipeline: Annotated[str, typer.Option(help="Pipeline to run.")] = "training",
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of problem.yaml.")
+    ] = None,
+    beam_runner: Annotated[str, typer.Option(help="direct, flink, dataflow or spark.")] = "direct",
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run that was killed.")] = None,
+    reuse: Annotated[bool, typer.Option(help="Reuse unchanged stages of earlier runs.")] = True,
+    json_output: Json = False,
+) -> None:
+    """Run a pipeline on this machine, each stage in its own environment.
+
+    Exit codes: 0 released, 1 a defect of tidemill, 2 a mistyped command, 3 refused by a gate, 4 bad input,
+    5 platform failure (running it again may help), 130 interrupted.
+
+    Examples:
+
+        tidemill run pipelines/problems/lending --source loans.csv
+
+        tidemill run my-problem --source 'data/*.parquet' --set training.max_epochs=5
+
+        tidemill run my-problem --source loans.csv --resume lending-20260101-120000-ab12
+    """
+    from tidemill_pipelines.targets.local.runner import Observer, Request
+    from tidemill_pipelines.targets.local.runner import run as run_locally
+
+    layout = Layout(runs_dir)
+    request = Request(
+        problem_dir=problem_dir,
+        source=source or _default_source(problem_dir),
+        pipeline=pipeline,
+        overrides=_parse(overrides or []),
+        beam_runner=beam_runner,
+        resume=resume,
+        reuse=reuse,
+    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is recorded like Ctrl-C
+    record: RunRecord | None = None
+
+    def planned(plan: RunRecord) -> None:
+        nonlocal record
+        record = plan
+        view.planned(plan)
+
+    try:
+        with RunView(out, quiet=json_output) as view:
+            record = run_locally(request, layout, Observer(planned, view.task))
+    except KeyboardInterrupt:
+        again = f"; `--resume {record.id}` with the same command goes on" if record else ""
+        err.print(f"[yellow]interrupted[/yellow]{again}", soft_wrap=True)
+        raise typer.Exit(130) from None
+    run_dir = layout.run_dir(record.id)
+    if json_output:
+        print_json(summary(record, run_dir))
+    else:
+        _conclude(record, run_dir)
+    raise typer.Exit(EXIT_CODES[record.verdict])
+
+
+def summary(record: RunRecord, run_dir: Path) -> dict[str, Any]:
+    """Returns what a program wants to know of an ended run."""
+    tasks = read_tasks(run_dir)
+    checks = [check for decision in _decisions(tasks) for check in decision]
+    page = run_dir / "report.html"
+    return {
+        "run": record.id,
+        "verdict": record.verdict,
+        "exit_code": EXIT_CODES.get(record.verdict),
+        "wall_s": record.wall_s,
+        "refusals": [c.message for c in checks if c.blocking and not c.passed],
+        "checks": [{"name": c.name, "slice": c.slice, "passed": c.passed, "value": c.value} for c in checks],
+        "errors": [t.error["message"] for t in tasks if t.error],
+        "tasks": {t.name: {"status": t.status, "wall_s": t.wall_s} for t in tasks},
+        "report": str(page) if page.is_file() else None,
+        "deployment": _deployment(tasks),
+    }
+
+
+def _default_source(problem_dir: Path) -> str:
+    from tidemill.problem import load_problem
+
+    source = load_problem(problem_dir).ingest.source
+    if source is None:
+        raise UsageError("--source", "the problem names no `ingest.source`", remedy="give the table with --source")
+    return source if "://" in source else str(problem_dir / source)
+
+
+def _parse(overrides: list[str]) -> dict[str, str]:
+    faulty = [o for o in overrides if "=" not in o]
+    if faulty:
+        raise UsageError(f"--set {faulty[0]}", "expected KEY=VALUE", remedy="--set training.max_epochs=5")
+    return dict(o.split("=", 1) for o in overrides)
+
+
+def _decisions(tasks: list[TaskRecord]) -> list[tuple[Check, ...]]:
+    found = [output(tasks, task, name) for task, name in _EVIDENCE]
+    return [read_decision(path).checks for path in found if path is not None]
+
+
+def _deployment(tasks: list[TaskRecord]) -> dict[str, Any] | None:
+    path = output(tasks, "deploy", "deployment")
+    return json.loads((path / "deployment.json").read_text()) if path else None
+
+
+def _conclude(record: RunRecord, run_dir: Path) -> None:
+    style, words = _VERDICTS[record.verdict]
+    tasks = read_tasks(run_dir)
+    out.print(f"\n[bold {style}]{words}[/bold {style}] in {duration(record.wall_s)}")
+    for task in tasks:
+        if task.error:
+            out.print(task.error["message"], markup=False, soft_wrap=True)
+    for checks in _decisions(tasks):
+        for check in checks:
+            if check.value is not None and (not check.passed or (check.name in _DECIDING and not check.slice)):
+                mark = (
+                    "[green]✓[/green]" if check.passed else "[red]✗[/red]" if check.blocking else "[yellow]![/yellow]"
+                )
+                where = ", ".join(f"{k}={v}" for k, v in check.slice.items())
+                out.print(
+                    f"  {mark} {check.name}{' of ' + where if where else ''}: {check.got}, limit {check.expected}"
+                )
+    page = run_dir / "report.html"
+    if page.is_file():
+        out.print(f"report: {page}", soft_wrap=True)
+    if deployment := _deployment(tasks):
+        out.print("ask the endpoint:")
+        out.print(f"  {deployment['curl']}", markup=False, soft_wrap=True)
+    if record.verdict in ("platform_failure", "defect"):
+        out.print(f"logs: {run_dir / 'logs'}; `--resume {record.id}` goes on from the finished stages", soft_wrap=True)
+
+
+_DECIDING = {"auc", "accuracy", "log_loss", "rmse", "mae", "r2", "f1", "p99_ms", "max_difference"}
