@@ -50,7 +50,7 @@ class LendingConfig:
         label_cutoff: day of extraction: outcomes that became known later are null.
         drift_from: day from which the three drifts act.
         covariate_drift: strength of a change in P(x) alone; 1 is strong.
-        prior_drift: change of P(y) with P(x | y) kept, in points of the rate: -0.1 takes 0.72 to 0.62.
+        prior_drift: change of P(y) with P(x | y) kept: the odds move as by a change of ``base_rate`` by this much.
         concept_drift: strength of a change in P(y | x) alone; 1 is strong.
         defects: share of rows by the names of ``DEFECTS``.
     """
@@ -292,7 +292,7 @@ def _parser() -> argparse.ArgumentParser:
         "label-bias": "share of that group's repaid loans recorded as not repaid",
         "proxy-strength": "how much region tells of ethnicity, 0 to 1",
         "covariate-drift": "strength of a change in P(x); 1 is strong",
-        "prior-drift": "change of P(y) in points of the rate, such as -0.1",
+        "prior-drift": "change of P(y), as of the base rate by so much; such as -0.1",
         "concept-drift": "strength of a change in P(y|x), 0 to 1",
     }.items():
         parser.add_argument(f"--{name}", type=float, default=getattr(default, name.replace("-", "_")), help=text)
