@@ -1,6 +1,8 @@
-"""The problem as one content-addressed file: problem.yaml, curated schema and user modules.
+"""The problem as content-addressed files: problem.yaml, curated schema and user modules.
 
-Every stage gets the same archive, so cache keys follow content and workers need nothing installed.
+Stages get an archive, not a path in somebody's home, so cache keys follow content and workers need nothing
+installed. A stage gets the *view* of the problem that concerns it: a new fairness limit must not train the model
+again. What a view leaves out isn't in its archive at all, so a stage cannot read what its cache key ignores.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import os
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,24 +69,47 @@ class Bundle:
         return function  # type: ignore[no-any-return]
 
 
-def pack(problem: Problem, problem_dir: Path, destination: Path) -> Path:
-    """Writes the bundle of a problem as ``destination/<sha256>.zip`` and returns its path.
+# What each view leaves out, in pydantic's notation for `exclude`.
+_ALWAYS: dict[str, Any] = {"ingest": {"source"}}
+VIEWS: Mapping[str, Mapping[str, Any]] = {
+    "data": {
+        **_ALWAYS,
+        "training": True,
+        "user_code": True,
+        "threshold": True,
+        "baseline": True,
+        "gates": {"quality", "fairness", "serving"},
+    },
+    "features": {**_ALWAYS, "training": True, "threshold": True, "baseline": True, "gates": True},
+    "model": {**_ALWAYS, "baseline": True, "gates": True},
+    "whole": _ALWAYS,
+}
+"""The views: ``data`` for ingest and validate, ``features`` for transform, ``model`` for train, ``whole`` after."""
 
-    The bytes depend on content alone. Python modules beside problem.yaml go in, tests and caches don't.
+
+def pack_views(problem: Problem, problem_dir: Path, destination: Path) -> dict[str, Path]:
+    """Packs every view of a problem; see :func:`pack`."""
+    return {view: pack(problem, problem_dir, destination, view) for view in VIEWS}
+
+
+def pack(problem: Problem, problem_dir: Path, destination: Path, view: str = "whole") -> Path:
+    """Writes a view of a problem as ``destination/<sha256>.zip`` and returns its path.
+
+    The bytes depend on content alone. Python modules beside problem.yaml go in where the view has user code.
 
     Raises:
         ProblemError: if user code is named whose module doesn't lie beside problem.yaml.
     """
-    files = {PROBLEM_FILE: dump_problem(problem).encode()}
+    files = {PROBLEM_FILE: dump_problem(problem, VIEWS[view]).encode()}
     if (problem_dir / SCHEMA_FILE).is_file():
         files[SCHEMA_FILE] = (problem_dir / SCHEMA_FILE).read_bytes()
     references = [r for r in (problem.user_code.preprocessing, problem.user_code.model) if r]
-    if references:
+    if references and "user_code" not in VIEWS[view]:
         modules = (p for p in problem_dir.rglob("*.py") if "__pycache__" not in p.parts)
         files |= {p.relative_to(problem_dir).as_posix(): p.read_bytes() for p in modules}
     for reference in references:
         stem = reference.partition(":")[0].replace(".", "/")
-        if not {f"{stem}.py", f"{stem}/__init__.py"} & set(files):
+        if not any((problem_dir / name).is_file() for name in (f"{stem}.py", f"{stem}/__init__.py")):
             raise ProblemError(
                 str(problem_dir / PROBLEM_FILE), f"user_code names {reference}, and {stem}.py is not there"
             )

@@ -248,9 +248,14 @@ def json_schema() -> dict[str, Any]:
     }
 
 
-def dump_problem(problem: Problem) -> str:
-    """Returns the canonical YAML of a problem: what it says, without comments or defaults."""
-    return yaml.safe_dump(problem.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
+def dump_problem(problem: Problem, leave_out: Mapping[str, Any] | None = None) -> str:
+    """Returns the canonical YAML of a problem: what it says, without comments or defaults.
+
+    Args:
+        leave_out: fields that are not to be written, in pydantic's notation for ``exclude``.
+    """
+    value = problem.model_dump(mode="json", exclude_unset=True, exclude=dict(leave_out or {}))
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
 
 
 def _override(dotted: str, text: str) -> Any:

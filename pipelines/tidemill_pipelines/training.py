@@ -16,7 +16,10 @@ from tidemill.validate.component import validate
 
 @dsl.pipeline(name="training", description="Ingest, validate, transform, train, evaluate, rehearse, register, deploy.")
 def training(
-    bundle_uri: str,
+    data_bundle: str,
+    feature_bundle: str,
+    model_bundle: str,
+    whole_bundle: str,
     source: str,
     source_fingerprint: str,
     registry: str,
@@ -28,7 +31,10 @@ def training(
     """Releases a model, or ends at the gate that refused it. The report is written either way.
 
     Args:
-        bundle_uri: the packed problem.
+        data_bundle: the packed problem as it concerns the data; see `tidemill.bundle`.
+        feature_bundle: … as it concerns the transform graph.
+        model_bundle: … as it concerns the model.
+        whole_bundle: … with all its gates.
         source: the table.
         source_fingerprint: digest of the table's content.
         registry: root of the model registry.
@@ -40,19 +46,22 @@ def training(
     final = report(run_dir=run_dir)
     final.set_caching_options(False)
     with dsl.ExitHandler(final, name="release"):
-        bundle = dsl.importer(artifact_uri=bundle_uri, artifact_class=dsl.Artifact, reimport=False).output
+        data = dsl.importer(artifact_uri=data_bundle, artifact_class=dsl.Artifact, reimport=False).output
+        features = dsl.importer(artifact_uri=feature_bundle, artifact_class=dsl.Artifact, reimport=False).output
+        shape = dsl.importer(artifact_uri=model_bundle, artifact_class=dsl.Artifact, reimport=False).output
+        bundle = dsl.importer(artifact_uri=whole_bundle, artifact_class=dsl.Artifact, reimport=False).output
         champion = find_champion(bundle=bundle, registry=registry)
         champion.set_caching_options(False)
         examples = ingest(
-            bundle=bundle, source=source, source_fingerprint=source_fingerprint, beam_runner=beam_runner
+            bundle=data, source=source, source_fingerprint=source_fingerprint, beam_runner=beam_runner
         ).output
-        validated = validate(bundle=bundle, examples=examples, reference=champion.outputs["reference"])
+        validated = validate(bundle=data, examples=examples, reference=champion.outputs["reference"])
         data_gate = gate(evidence=validated.outputs["anomalies"]).set_display_name("data-gate")
         transformed = transform(
-            bundle=bundle, examples=examples, schema=validated.outputs["schema"], beam_runner=beam_runner
+            bundle=features, examples=examples, schema=validated.outputs["schema"], beam_runner=beam_runner
         ).after(data_gate)
         trained = train(
-            bundle=bundle,
+            bundle=shape,
             transformed=transformed.outputs["transformed"],
             transform_graph=transformed.outputs["transform_graph"],
         )

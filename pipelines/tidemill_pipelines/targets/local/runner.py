@@ -16,7 +16,7 @@ from pathlib import Path
 from tidemill.ingest.fingerprint import fingerprint
 
 import tidemill
-from tidemill.bundle import pack
+from tidemill.bundle import pack_views
 from tidemill.errors import UsageError
 from tidemill.files import write_text
 from tidemill.problem import load_problem
@@ -66,14 +66,17 @@ def run(request: Request, layout: Layout, observer: Observer) -> RunRecord:
 
     problem = load_problem(request.problem_dir, request.overrides)
     source_fingerprint = fingerprint(request.source)
-    bundle = pack(problem, request.problem_dir, layout.bundles.resolve())
+    bundles = pack_views(problem, request.problem_dir, layout.bundles.resolve())
     run_dir = _run_dir(request, layout, problem.name).resolve()
     run_dir.mkdir(parents=True, exist_ok=True)
     pipeline_file = run_dir / "pipeline.yaml"
     _compile(request.pipeline, pipeline_file)
     compiled = CompiledPipeline(pipeline_file)
     arguments = {
-        "bundle_uri": str(bundle),
+        "data_bundle": str(bundles["data"]),
+        "feature_bundle": str(bundles["features"]),
+        "model_bundle": str(bundles["model"]),
+        "whole_bundle": str(bundles["whole"]),
         "source": _absolute(request.source),
         "source_fingerprint": source_fingerprint,
         "registry": str(layout.registry.resolve()),
@@ -90,7 +93,7 @@ def run(request: Request, layout: Layout, observer: Observer) -> RunRecord:
         started=datetime.now(UTC).isoformat(),
         source=request.source,
         source_fingerprint=source_fingerprint,
-        bundle=bundle.stem,
+        bundle=bundles["whole"].stem,
         stages=tuple(task.name for task in compiled.tasks),
         environment=_environment(),
         parameters={**arguments, "problem_dir": str(request.problem_dir), "overrides": dict(request.overrides)},

@@ -1,0 +1,64 @@
+# The commands of this repository. `make help` explains them.
+PYTHON ?= python3
+BIN := .venv/bin
+RUNS_DIR ?= .tidemill
+LENDING := $(RUNS_DIR)/demo/lending.csv
+
+CONTROL_TESTS := tests/unit/core tests/unit/gate tests/unit/components tests/unit/commands tests/unit/register \
+	tests/unit/report tests/unit/targets tests/pipelines tests/integration
+VALIDATION_TESTS := tests/unit/validate
+TENSORFLOW_TESTS := tests/unit/core_arrow tests/unit/synthetic tests/unit/ingest tests/unit/transform tests/unit/train \
+	tests/unit/evaluate
+SERVING_TESTS := tests/unit/serving tests/unit/rehearse tests/unit/deploy
+PYTEST := -m pytest -q --cov --cov-report=
+
+export UV_COMPILE_BYTECODE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-control test-validation test-tensorflow test-serving lint format goldens catalogue bench clean
+
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1mmake %-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Set up the environments from uv.lock: .venv and .venvs/* (2 to 6 minutes the first time, seconds after)
+	@$(PYTHON) .ci/setup.py
+
+demo: setup $(LENDING) ## Train, judge, release and ask a model of invented loans (2 to 4 minutes; again: under 30 seconds)
+	@$(BIN)/tidemill run pipelines/problems/lending --source $(LENDING) --runs-dir $(RUNS_DIR)
+
+$(LENDING): components/tidemill/synthetic/lending.py
+	@echo "demo: inventing 20,000 loan applications"
+	@mkdir -p $(@D)
+	@.venvs/tensorflow/bin/python -m tidemill.synthetic.lending --rows 20000 --output $@
+
+test: setup ## Run every test, each in its environment, and check coverage (10 to 20 minutes)
+	@rm -f .coverage .coverage.*
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-control test-validation test-tensorflow test-serving
+	@$(BIN)/coverage combine -q
+	@$(BIN)/coverage report --include='components/*' --skip-covered --fail-under=90
+
+test-control: ## Run the tests of the control environment alone (commands, pipelines, reports, whole runs)
+	@$(BIN)/python $(PYTEST) $(CONTROL_TESTS)
+
+test-validation: ## Run the tests of the validation environment alone
+	@.venvs/validation/bin/python $(PYTEST) $(VALIDATION_TESTS)
+
+test-tensorflow: ## Run the tests of the tensorflow environment alone
+	@.venvs/tensorflow/bin/python $(PYTEST) $(TENSORFLOW_TESTS)
+
+test-serving: ## Run the tests of the serving environment alone
+	@.venvs/serving/bin/python $(PYTEST) $(SERVING_TESTS)
+
+lint: setup ## Check format, lint rules, types and the architecture
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: ## Format the code and mend what lint can mend by itself
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix
+
+clean: ## Remove runs, models and caches that the demo and the tests made (environments stay)
+	@$(BIN)/tidemill endpoint down --all --runs-dir $(RUNS_DIR) 2>/dev/null || true
+	rm -rf $(RUNS_DIR) .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
