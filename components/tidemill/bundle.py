@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tidemill.errors import ProblemError, UserCodeError
+from tidemill.errors import PlatformError, ProblemError, UserCodeError
 from tidemill.problem import Problem, dump_problem, parse_problem
 
 PROBLEM_FILE = "problem.yaml"
@@ -56,8 +56,7 @@ class Bundle:
             UserCodeError: if the module cannot be imported or lacks the function.
         """
         module_name, _, function_name = reference.partition(":")
-        if str(self.directory) not in sys.path:
-            sys.path.insert(0, str(self.directory))
+        self._put_first_on_path()
         try:
             module = importlib.import_module(module_name)
         except Exception as error:
@@ -67,6 +66,15 @@ class Bundle:
         if not callable(function := getattr(module, function_name, None)):
             raise UserCodeError(reference, f"{module_name}.py has no function {function_name}")
         return function  # type: ignore[no-any-return]
+
+    def _put_first_on_path(self) -> None:
+        """Makes this bundle's modules the ones that are found, not another's of the same name."""
+        own, any_bundle = f"{self.directory}{os.sep}", f"{self.directory.parent}{os.sep}"
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None) or ""
+            if file.startswith(any_bundle) and not file.startswith(own):
+                del sys.modules[name]
+        sys.path[:] = [str(self.directory), *(entry for entry in sys.path if not entry.startswith(any_bundle))]
 
 
 # What each view leaves out, in pydantic's notation for `exclude`.
@@ -129,12 +137,20 @@ def pack(problem: Problem, problem_dir: Path, destination: Path, view: str = "wh
 
 
 def open_bundle(path: Path) -> Bundle:
-    """Unpacks a bundle (once per machine and content) and validates its problem."""
+    """Unpacks a bundle (once per machine and content) and validates its problem.
+
+    Raises:
+        PlatformError: if the place for unpacked bundles belongs to someone else.
+    """
     data = Path(path).read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     directory = Path(tempfile.gettempdir()) / f"tidemill-{os.getuid()}" / digest
+    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if directory.parent.stat().st_uid != os.getuid():  # whoever owns it could slip code under our digest
+        raise PlatformError(
+            str(directory.parent), "must belong to this user", remedy="set TMPDIR to a place of your own"
+        )
     if not directory.is_dir():
-        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory.parent) as beside:
             unpacked = Path(beside) / "bundle"
             with zipfile.ZipFile(io.BytesIO(data)) as archive:

@@ -1,0 +1,47 @@
+"""Errors say where, what was expected, what was got and what to do; their branch is their exit code."""
+
+from __future__ import annotations
+
+import pytest
+
+from tidemill.errors import (
+    DataError,
+    GateRefused,
+    PlatformError,
+    ProblemError,
+    TidemillError,
+    UsageError,
+    UserCodeError,
+    UserError,
+)
+
+
+def test_a_message_has_three_parts_and_a_remedy():
+    error = DataError("trips.csv", "expected the column tips", "18 others", "name it in label.column")
+    assert str(error) == "trips.csv: expected the column tips (got 18 others)\n  → name it in label.column"
+    assert str(DataError("trips.csv", "is empty")) == "trips.csv: is empty"
+    assert (error.where, error.expected, error.got, error.remedy) == (
+        "trips.csv",
+        "expected the column tips",
+        "18 others",
+        "name it in label.column",
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "exit_code"),
+    [
+        (TidemillError, 1),
+        (GateRefused, 3),
+        (UserError, 4),
+        (ProblemError, 4),
+        (UserCodeError, 4),
+        (DataError, 4),
+        (UsageError, 4),
+        (PlatformError, 5),
+    ],
+)
+def test_exit_codes_tell_whose_fault_it_is_and_only_the_platforms_is_retried(kind, exit_code):
+    assert kind.exit_code == exit_code
+    assert kind.retryable == (kind is PlatformError)
+    assert issubclass(kind, TidemillError)
