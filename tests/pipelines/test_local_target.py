@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from kfp import compiler
+
 from tidemill.runs import TaskRecord, read_tasks, verdict_of
 from tidemill_pipelines.targets.local.cache import Cache
 from tidemill_pipelines.targets.local.executor import TaskExecutor

@@ -1,0 +1,71 @@
+"""Task processes end with their runner, and what can't run locally is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tidemill.errors import PlatformError
+from tidemill.images import CONTROL
+from tidemill_pipelines.targets.local.processes import Processes
+
+
+def _command(body: str) -> list[str]:
+    script = 'printf "%s" "$0"; python3 -m kfp.dsl.executor_main "$@"'
+    code = f"from kfp import dsl\n\ndef task():\n    {body}\n"
+    return ["sh", "-ec", script, code, "--executor_input", '{"outputs": {"outputFile": "unused"}}', "--function_to_execute", "task"]
+
+
+def test_a_container_component_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match="Python components"):
+        Processes(tmp_path, {}).run("task", CONTROL, ["echo", "hello", "there", ""], {})
+
+
+def test_a_component_that_would_install_at_run_time_is_refused(tmp_path: Path) -> None:
+    command = _command("pass")
+    command[2] = "pip install something; " + command[2]
+    with pytest.raises(PlatformError, match="install nothing"):
+        Processes(tmp_path, {}).run("task", CONTROL, command, {})
+
+
+def test_a_warm_process_that_is_not_needed_is_ended(tmp_path: Path) -> None:
+    processes = Processes(tmp_path, {})
+    processes.warm("task", CONTROL, _command("pass"))
+    (waiting,) = processes._waiting.values()
+    processes.close()
+    assert waiting.returncode is not None
+
+
+def test_a_killed_runner_takes_its_working_task_along(tmp_path: Path) -> None:
+    marker = tmp_path / "pid"
+    body = f"import os, time; open({str(marker)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    runner = (
+        "from pathlib import Path\n"
+        "from tidemill_pipelines.targets.local.processes import Processes\n"
+        f"Processes(Path({str(tmp_path)!r}), {{}}).run('task', {CONTROL!r}, {_command(body)!r}, {{}})\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", runner])
+    deadline = time.monotonic() + 20
+    while not (marker.exists() and marker.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    task = int(marker.read_text())
+    while _alive(task):
+        assert time.monotonic() < deadline, "the task went on without its runner"
+        time.sleep(0.05)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
