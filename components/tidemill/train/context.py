@@ -1,0 +1,91 @@
+"""What a ``build_model`` is told: the features, the task, the hyperparameters and the shape of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from tidemill.problem import Training
+from tidemill.transform.features import TransformedFeature
+
+_DTYPES: Mapping[str, str] = {"dense": "float32", "ids": "int64", "bag": "int64"}
+
+
+@dataclass(frozen=True)
+class LabelSummary:
+    """The labels of the training split.
+
+    Attributes:
+        rows: number of labels.
+        mean: of the value; for binary problems the share of positives, for multiclass of no meaning.
+        std: standard deviation of the value (population).
+        counts: rows by class in the order of the classes; empty for regression.
+        weight_sum: sum of the example weights; ``rows`` where the problem has none.
+    """
+
+    rows: int
+    mean: float
+    std: float
+    counts: tuple[int, ...]
+    weight_sum: float
+
+
+@dataclass(frozen=True)
+class TrainContext:
+    """The argument of ``build_model(context) -> keras.Model``.
+
+    The model must be compiled, take a dict of inputs by feature name (any of :meth:`inputs`), and answer with the
+    probability of the positive class [batch, 1] (binary), the probabilities [batch, classes] (multiclass) or the
+    value [batch, 1] (regression). Labels come as float32 [batch, 1], for multiclass as int64 index [batch].
+
+    Attributes:
+        task: the problem's task.
+        classes: label values in the order of their class index; empty for regression.
+        features: the transformed features.
+        training: the hyperparameters, as the problem or ``--set`` gives them.
+        label: the labels of the training split, for output biases and scales.
+        strategy: the distribution strategy in whose scope ``build_model`` is called.
+        batch_size: examples per step, over all replicas.
+        steps_per_epoch: steps in which every training example is seen once; the last may be a smaller batch.
+        max_steps: the most steps that will be taken; for learning rate schedules.
+        checkpoints: directory of the checkpoints; user code may keep its own below a name of its own.
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    features: tuple[TransformedFeature, ...]
+    training: Training
+    label: LabelSummary
+    strategy: tf.distribute.Strategy
+    batch_size: int
+    steps_per_epoch: int
+    max_steps: int
+    checkpoints: Path
+
+    @property
+    def vocabulary_sizes(self) -> dict[str, int]:
+        """Number of ids by feature, for features that are ids or bags of ids."""
+        return {f.name: f.size for f in self.features if f.kind != "dense"}
+
+    @property
+    def outputs(self) -> int:
+        """Width of the model's output."""
+        return len(self.classes) if self.task == "multiclass_classification" else 1
+
+    def inputs(self) -> dict[str, keras.KerasTensor]:
+        """Returns a fresh symbolic input per feature, by name: what a functional model starts from.
+
+        Shapes: dense [batch] or [batch, size], ids [batch], bag [batch, length] padded with id 0.
+        """
+        return {f.name: keras.Input(input_shape(f), name=f.name, dtype=_DTYPES[f.kind]) for f in self.features}
+
+
+def input_shape(feature: TransformedFeature) -> tuple[int, ...]:
+    """Returns the shape of a feature's tensor without its batch dimension."""
+    if feature.kind == "bag":
+        return (feature.length,)
+    return (feature.size,) if feature.kind == "dense" and feature.size > 1 else ()

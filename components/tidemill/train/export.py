@@ -1,0 +1,123 @@
+"""The trained model with its transform graph as one SavedModel that takes raw rows.
+
+The graph's inputs are called ``input_<i>`` while it is traced and saved, and get the columns' names in the saved
+file: TensorFlow refuses many names as those of a function's arguments (spaces, non-ASCII letters), and of two that
+differ in a hyphen and an underscore it loses one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from tidemill.errors import ProblemError
+from tidemill.instances import MISSING
+from tidemill.problem import Problem
+from tidemill.train.models import call_model
+from tidemill.transform.features import TransformedFeatures
+from tidemill.transform.graph import TransformGraph
+
+SIGNATURES = ("serving_default", "serving_examples", "transform_features")
+_OUTPUTS: Mapping[str, Mapping[str, str]] = {
+    "binary_classification": {"probability": "float32", "label": "string"},
+    "multiclass_classification": {"probabilities": "float32", "label": "string"},
+    "regression": {"value": "float32"},
+}
+
+
+def output_dtypes(task: str) -> Mapping[str, str]:
+    """Returns the outputs of ``serving_default`` with their dtypes."""
+    return _OUTPUTS[task]
+
+
+class ServedModel(tf.Module):
+    """Raw rows in, answers out.
+
+    Args:
+        transform: the transform graph.
+        model: the trained model.
+        problem: task and threshold.
+    """
+
+    def __init__(self, transform: TransformGraph, model: keras.Model, problem: Problem) -> None:
+        super().__init__(name="served_model")
+        self._transform = transform
+        self._described: TransformedFeatures = transform.described
+        self._model = model
+        self._problem = problem
+
+    def save(self, path: Path) -> None:
+        """Writes the SavedModel with its three signatures."""
+        raw = self._described.raw
+        if "self" in raw:
+            raise ProblemError(
+                "features", "no column can be called `self`, which Python takes for the signature itself"
+            )
+        names = {f"input_{i}": name for i, name in enumerate(raw)}
+        specs = {safe: tf.TensorSpec([None], raw[name], safe) for safe, name in names.items()}
+        functions = {
+            "serving_default": tf.function(lambda inputs: self._answer(_renamed(inputs, names)), autograph=False),
+            "transform_features": tf.function(lambda inputs: self._transform(_renamed(inputs, names)), autograph=False),
+        }
+        signatures = {key: function.get_concrete_function(specs) for key, function in functions.items()}
+        examples = tf.function(lambda examples: self._answer(self._parse(examples)), autograph=False)
+        signatures["serving_examples"] = examples.get_concrete_function(tf.TensorSpec([None], tf.string, "examples"))
+        tf.saved_model.save(self, str(path), signatures=signatures)
+        rename_inputs(path, names)
+
+    def _answer(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        output = tf.cast(call_model(self._model, self._transform(raw), training=False), tf.float32)
+        if self._problem.task == "regression":
+            return {"value": output[:, 0]}
+        classes = tf.constant(self._described.classes)
+        if self._problem.task == "binary_classification":
+            probability = output[:, 0]
+            positive = tf.cast(probability >= self._problem.threshold, tf.int32)
+            return {"probability": probability, "label": tf.gather(classes, positive)}
+        return {"probabilities": output, "label": tf.gather(classes, tf.argmax(output, axis=1))}
+
+    def _parse(self, examples: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Parses serialized tf.Examples [batch]; what is absent or empty becomes the value that stands for missing."""
+        raw = self._described.raw
+        parsed = tf.io.parse_example(examples, {name: tf.io.VarLenFeature(dtype) for name, dtype in raw.items()})
+        return {name: _dense(name, parsed[name], MISSING[dtype], examples) for name, dtype in raw.items()}
+
+
+def _dense(name: str, sparse: tf.SparseTensor, missing: object, examples: tf.Tensor) -> tf.Tensor:
+    """Returns a column of at most one value per row as [batch]."""
+    one = tf.debugging.assert_less_equal(
+        sparse.dense_shape[1], tf.constant(1, tf.int64), f"{name} has more than one value in an example"
+    )
+    with tf.control_dependencies([one]):
+        rows = sparse.indices[:, :1]
+    filled = tf.fill(tf.shape(examples), tf.constant(missing, sparse.values.dtype))
+    return tf.tensor_scatter_nd_update(filled, rows, sparse.values)
+
+
+def _renamed(inputs: Mapping[str, tf.Tensor], names: Mapping[str, str]) -> dict[str, tf.Tensor]:
+    return {names[safe]: tensor for safe, tensor in inputs.items()}
+
+
+def rename_inputs(saved_model: Path, names: Mapping[str, str]) -> None:
+    """Renames inputs of the signatures in a saved file, for TF Serving and for ``tf.saved_model.load`` alike.
+
+    Args:
+        saved_model: directory of the SavedModel.
+        names: new name by present one.
+    """
+    path = saved_model / "saved_model.pb"
+    message = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    graph = message.meta_graphs[0]
+    for signature in graph.signature_def.values():
+        for old in set(signature.inputs) & set(names):
+            signature.inputs[names[old]].CopyFrom(signature.inputs[old])
+            del signature.inputs[old]
+    for node in graph.object_graph_def.nodes:
+        if node.WhichOneof("kind") == "bare_concrete_function":
+            keywords = node.bare_concrete_function.argument_keywords
+            keywords[:] = [names.get(keyword, keyword) for keyword in keywords]
+    path.write_bytes(message.SerializeToString(deterministic=True))

@@ -1,0 +1,250 @@
+"""Trains a model on transformed examples and exports it with its transform graph."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tidemill.artifacts import MANIFEST, SAVED_MODEL, ModelManifest
+from tidemill.bundle import Bundle, open_bundle
+from tidemill.errors import DataError, ProblemError
+from tidemill.files import digest_tree, replaced_directory, sha256_file
+from tidemill.problem import Training
+from tidemill.train.batches import Examples, Packing, summarize_labels
+from tidemill.train.checkpoints import Checkpoints, Progress
+from tidemill.train.context import LabelSummary, TrainContext
+from tidemill.train.export import SIGNATURES, ServedModel, output_dtypes
+from tidemill.train.history import write_history
+from tidemill.train.models import blamed, build_model
+from tidemill.train.steps import Steps
+from tidemill.train.trainer import Trainer, checkpoint_directory
+from tidemill.transform.features import TransformedFeatures
+from tidemill.transform.graph import load_transform
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """How the training went.
+
+    Attributes:
+        model: name of the architecture, or the user's function.
+        parameters: trainable numbers.
+        epochs: epochs taken.
+        steps: steps taken.
+        best_epoch: the epoch with the smallest eval loss (1-based).
+        stopped: early_stopping, max_epochs or max_steps.
+        train_loss: of the best epoch.
+        eval_loss: of the best epoch.
+        metrics: eval metrics of the best epoch.
+        examples_per_second: over all training steps.
+        train_s: seconds of training and its evaluation, over all tries.
+        export_s: seconds of exporting.
+        resumed_from_step: step of the checkpoint that this try began from.
+    """
+
+    model: str
+    parameters: int
+    epochs: int
+    steps: int
+    best_epoch: int
+    stopped: str
+    train_loss: float
+    eval_loss: float
+    metrics: dict[str, float]
+    examples_per_second: float
+    train_s: float
+    export_s: float
+    resumed_from_step: int | None
+
+
+def run(
+    bundle: str | Path,
+    transformed: str | Path,
+    transform_graph: str | Path,
+    model: str | Path,
+    history: str | Path,
+    checkpoints: str | Path,
+) -> TrainReport:
+    """Trains the default model of the problem or the user's, and writes the model and history artefacts.
+
+    A killed run that is started again goes on from its newest checkpoint, and on CPU ends with the same weights.
+
+    Args:
+        bundle: the problem.
+        transformed: Parquet per split.
+        transform_graph: tf.Transform's output with features.json.
+        model: where the model artefact goes.
+        history: where the history artefact goes.
+        checkpoints: directory that outlives a killed run.
+
+    Raises:
+        UserCodeError: if the user's model can't be built or trained.
+        DataError: if a split is empty, there is only one class, or an input isn't finite.
+        UserError: if the loss stops being finite.
+    """
+    opened, transformed, transform_graph = open_bundle(Path(bundle)), Path(transformed), Path(transform_graph)
+    training = opened.problem.training
+    described = TransformedFeatures.read(transform_graph)
+    lineage = {
+        "bundle": opened.digest,
+        "transformed": sha256_file(transformed / MANIFEST),
+        "transform_graph": digest_tree(transform_graph),
+    }
+    label = summarize_labels(transformed, described)
+    weights = class_weights(training, described, label)
+    packing = Packing(described)
+    scale = label.rows / label.weight_sum
+    train = Examples(transformed, "train", packing, weights, scale)
+    evaluation = Examples(transformed, "eval", packing, weights, scale)
+    if not evaluation.rows:
+        raise DataError("eval split", "has no rows", remedy="give more data or a larger share to `split.eval`")
+
+    keras.utils.set_random_seed(training.seed)
+    context = _context(training, described, label, Path(checkpoints))
+    trained = build_model(opened, context)
+    reference = opened.problem.user_code.model
+    with blamed(reference, opened.directory, "made a model that can't be trained"):
+        steps = Steps(trained, packing, context, train.weighted)
+        key = _key(lineage)
+        trainer = Trainer(steps, train, evaluation, context, Checkpoints(checkpoint_directory(checkpoints), key))
+        progress = trainer.fit()
+
+    begun = time.monotonic()
+    _export(Path(model), opened, trained, transform_graph, lineage)
+    export_s = time.monotonic() - begun
+    with replaced_directory(Path(history)) as partial:
+        write_history(partial, _history(opened, context, progress, weights, trainer.resumed_from))
+    return _report(opened, trained, progress, export_s, trainer.resumed_from)
+
+
+def class_weights(training: Training, described: TransformedFeatures, label: LabelSummary) -> np.ndarray | None:
+    """Returns the weight of each class, scaled so that the mean over the training rows is 1.
+
+    ``balanced`` gives every class the same total weight. Classes that a mapping leaves out weigh 1 before scaling.
+
+    Raises:
+        ProblemError: if the task has no classes or the mapping names one that the data hasn't.
+    """
+    if training.class_weights is None:
+        return None
+    if not described.classes:
+        raise ProblemError("training.class_weights", "has no meaning for regression")
+    counts = np.array(label.counts, np.float64)
+    if training.class_weights == "balanced":
+        weights = np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0)
+    else:
+        if unknown := sorted(set(training.class_weights) - set(described.classes)):
+            known = ", ".join(described.classes)
+            raise ProblemError("training.class_weights", f"must name classes among {known}", ", ".join(unknown))
+        weights = np.array([training.class_weights.get(name, 1.0) for name in described.classes])
+    if (weights < 0).any() or not (weights * counts).sum() > 0:
+        raise ProblemError("training.class_weights", "must not be negative or all 0", str(training.class_weights))
+    return np.asarray(weights * (label.rows / (weights * counts).sum()), np.float32)
+
+
+def _context(
+    training: Training, described: TransformedFeatures, label: LabelSummary, checkpoints: Path
+) -> TrainContext:
+    steps_per_epoch = math.ceil(label.rows / training.batch_size)
+    max_steps = steps_per_epoch * training.max_epochs
+    return TrainContext(
+        task=described.task,
+        classes=described.classes,
+        features=described.features,
+        training=training,
+        label=label,
+        strategy=tf.distribute.get_strategy(),
+        batch_size=training.batch_size,
+        steps_per_epoch=steps_per_epoch,
+        max_steps=min(max_steps, training.max_steps or max_steps),
+        checkpoints=checkpoints,
+    )
+
+
+def _key(lineage: dict[str, str]) -> str:
+    versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
+    return hashlib.sha256(json.dumps({**lineage, **versions}, sort_keys=True).encode()).hexdigest()
+
+
+def _export(path: Path, bundle: Bundle, trained: keras.Model, transform_graph: Path, lineage: dict[str, str]) -> None:
+    problem, transform = bundle.problem, load_transform(transform_graph)
+    with replaced_directory(path) as partial:
+        ServedModel(transform, trained, problem).save(partial / SAVED_MODEL)
+        ModelManifest(
+            name=problem.name,
+            task=problem.task,
+            classes=transform.described.classes,
+            threshold=problem.threshold,
+            inputs=dict(transform.described.raw),
+            outputs=dict(output_dtypes(problem.task)),
+            signatures=SIGNATURES,
+            digest=digest_tree(partial / SAVED_MODEL),
+            framework={"tensorflow": tf.__version__, "keras": keras.__version__},
+            lineage={**lineage, "weights": weights_digest(trained)},
+        ).write(partial)
+
+
+def weights_digest(model: keras.Model) -> str:
+    """Returns the hex sha256 of the model's weights: the same for the same training, whatever the file looks like."""
+    digest = hashlib.sha256()
+    for variable in model.weights:
+        value = np.array(variable)
+        digest.update(f"{value.dtype}{value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def _history(
+    bundle: Bundle, context: TrainContext, progress: Progress, weights: np.ndarray | None, resumed_from: int | None
+) -> dict[str, Any]:
+    training = bundle.problem.training
+    return {
+        "task": context.task,
+        "model": _model_name(bundle),
+        "epochs": progress.history,
+        "steps": progress.steps,
+        "steps_per_epoch": context.steps_per_epoch,
+        "best_epoch": progress.best_epoch,
+        "stopped": progress.stopped,
+        "seeds": {"weights": training.seed, "order": training.seed},
+        "class_weights": None if weights is None else dict(zip(context.classes, weights.tolist(), strict=True)),
+        "training": training.model_dump(mode="json"),
+        "label": asdict(context.label),
+        "resumed_from_step": resumed_from,
+    }
+
+
+def _model_name(bundle: Bundle) -> str:
+    return bundle.problem.user_code.model or bundle.problem.training.model
+
+
+def _report(
+    bundle: Bundle, trained: keras.Model, progress: Progress, export_s: float, resumed_from: int | None
+) -> TrainReport:
+    best = progress.history[progress.best_epoch - 1]
+    seconds = sum(record["seconds"] for record in progress.history)
+    examples = sum(record["seconds"] * record["examples_per_second"] for record in progress.history)
+    return TrainReport(
+        model=_model_name(bundle),
+        parameters=int(sum(np.prod(v.shape) for v in trained.trainable_variables)),
+        epochs=progress.epoch,
+        steps=progress.steps,
+        best_epoch=progress.best_epoch,
+        stopped=progress.stopped or "",
+        train_loss=best["train"]["loss"],
+        eval_loss=best["eval"]["loss"],
+        metrics={name: value for name, value in best["eval"].items() if name != "loss"},
+        examples_per_second=examples / max(seconds, 1e-9),
+        train_s=progress.seconds,
+        export_s=export_s,
+        resumed_from_step=resumed_from,
+    )

@@ -1,0 +1,154 @@
+"""The course of a training: epochs, evaluation, early stopping, checkpoints, and going on after a kill."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from tidemill.errors import DataError, UserError
+from tidemill.train.batches import Block, Examples
+from tidemill.train.checkpoints import Checkpoints, Progress
+from tidemill.train.context import TrainContext
+from tidemill.train.steps import Steps
+
+
+class Trainer:
+    """Trains a model, from its newest checkpoint where there is one.
+
+    Args:
+        steps: the model and its graph functions.
+        train: the training split.
+        evaluation: the eval split, which early stopping looks at.
+        context: batch size, steps and hyperparameters.
+        checkpoints: of this training.
+    """
+
+    def __init__(
+        self, steps: Steps, train: Examples, evaluation: Examples, context: TrainContext, checkpoints: Checkpoints
+    ) -> None:
+        self._steps, self._train, self._evaluation = steps, train, evaluation
+        self._context, self._checkpoints = context, checkpoints
+        self._best: list[np.ndarray] = []
+        self.progress = Progress()
+        self.resumed_from: int | None = None
+
+    def fit(self) -> Progress:
+        """Trains to the end; the model has the best epoch's weights then, or the last's without early stopping.
+
+        Raises:
+            UserError: if the loss stops being finite.
+            DataError: if that is because an input isn't.
+        """
+        self._resume()
+        while self.progress.stopped is None:
+            self._take_epoch()
+            self._end_epoch()
+            self._save()
+        if self._context.training.early_stopping_patience is not None:
+            for variable, value in zip(self._steps.model.variables, self._best, strict=True):
+                variable.assign(value)
+        return self.progress
+
+    def _resume(self) -> None:
+        restored = self._checkpoints.restore()
+        if restored is None:
+            return
+        self.progress, values, self._best = restored
+        for variable, value in zip(self._steps.variables, values, strict=True):
+            variable.assign(value)
+        self.resumed_from = self.progress.steps
+        print(f"train: resumed in epoch {self.progress.epoch + 1} after step {self.progress.steps}", flush=True)
+
+    def _take_epoch(self) -> None:
+        """Takes the steps of the current epoch that have not been taken."""
+        progress, size = self.progress, self._context.batch_size
+        order = (self._context.training.seed, progress.epoch)
+        for block in self._train.blocks(size, order, skip=progress.step * size):
+            for part in self._cut(block):
+                begun = time.monotonic()
+                loss = self._steps.train(part)
+                seconds = time.monotonic() - begun
+                steps = math.ceil(len(part) / size)
+                progress.step += steps
+                progress.steps += steps
+                progress.loss += loss
+                progress.examples += len(part)
+                progress.epoch_seconds += seconds
+                progress.seconds += seconds
+                self._check_finite(loss, part, "training")
+                if progress.steps % self._context.training.checkpoint_every_steps == 0:
+                    self._save()
+            if progress.steps >= self._context.max_steps:
+                return
+
+    def _cut(self, block: Block) -> Iterator[Block]:
+        """Cuts a block where a checkpoint is due, and ends it at the last step."""
+        size, every = self._context.batch_size, self._context.training.checkpoint_every_steps
+        while len(block) and (left := self._context.max_steps - self.progress.steps) > 0:
+            rows = size * min(left, every - self.progress.steps % every)
+            yield block[:rows]
+            block = block[rows:]
+
+    def _end_epoch(self) -> None:
+        progress, training = self.progress, self._context.training
+        metrics = self._steps.results(progress.loss / progress.examples)
+        begun = time.monotonic()
+        evaluation = self._steps.evaluate(self._evaluation.blocks(self._context.batch_size))
+        progress.seconds += time.monotonic() - begun
+        self._check_finite(evaluation["loss"], None, "eval")
+        progress.epoch += 1
+        record = {
+            "epoch": progress.epoch,
+            "step": progress.steps,
+            "train": metrics,
+            "eval": evaluation,
+            "learning_rate": float(self._steps.model.optimizer.learning_rate),
+            "seconds": progress.epoch_seconds,
+            "examples_per_second": progress.examples / max(progress.epoch_seconds, 1e-9),
+        }
+        progress.history.append(record)
+        if progress.best_loss is None or evaluation["loss"] < progress.best_loss:
+            progress.best_loss, progress.best_epoch = evaluation["loss"], progress.epoch
+            self._best = [np.array(variable) for variable in self._steps.model.variables]
+        progress.step, progress.loss, progress.examples, progress.epoch_seconds = 0, 0.0, 0, 0.0
+        patience = training.early_stopping_patience
+        if progress.steps >= self._context.max_steps:
+            progress.stopped = "max_steps" if training.max_steps == progress.steps else "max_epochs"
+        elif patience is not None and progress.epoch - progress.best_epoch >= patience:
+            progress.stopped = "early_stopping"
+        print(_line(record), flush=True)
+
+    def _save(self) -> None:
+        self._checkpoints.save(self.progress, [np.array(v) for v in self._steps.variables], self._best)
+
+    def _check_finite(self, loss: float, block: Block | None, split: str) -> None:
+        if math.isfinite(loss):
+            return
+        if block is not None and not np.isfinite(block.dense).all():
+            column = int(np.argwhere(~np.isfinite(block.dense))[0, 1])
+            raise DataError(
+                f"transformed examples: {self._train.packing.dense_name(column)}",
+                "must be finite",
+                remedy="mend the feature's preprocessing",
+            )
+        raise UserError(
+            f"{split} loss",
+            "must stay finite",
+            f"{loss} within the first {self.progress.steps} steps",
+            f"lower training.learning_rate (now {self._context.training.learning_rate:g}), or look for extreme values "
+            "in the features and the label",
+        )
+
+
+def _line(record: dict) -> str:
+    shown = (f"{split} {name} {record[split][name]:.4f}" for split in ("train", "eval") for name in record[split])
+    return f"train: epoch {record['epoch']}, step {record['step']}: {', '.join(shown)}"
+
+
+def checkpoint_directory(checkpoints: str | Path) -> Path:
+    """Returns where the checkpoints lie in the scratch directory of the stage."""
+    return Path(checkpoints) / "train"
