@@ -15,6 +15,7 @@ LABEL: Final = "__label__"
 WEIGHT: Final = "__weight__"
 
 RawType = Literal["int64", "float32", "string"]
+FeatureKind = Literal["dense", "ids", "bag"]
 RAW_TYPES: Final[Mapping[str, RawType]] = {"int64": "int64", "float64": "float32", "string": "string"}
 """The dtype in the transform graph and the serving signature, by column type of the examples."""
 
@@ -33,7 +34,7 @@ class TransformedFeature:
     """
 
     name: str
-    kind: Literal["dense", "ids", "bag"]
+    kind: FeatureKind
     size: int
     length: int
     source: str

@@ -1,0 +1,70 @@
+"""Strings and integers out of a set, words of a text, and combinations of columns, as ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import tensorflow as tf
+import tensorflow_transform as tft
+
+from tidemill.features import Categorical, Text
+from tidemill.transform.columns import tokens
+from tidemill.transform.vocabularies import VocabularySpec, analyse_vocabularies
+
+_SEPARATOR: Final = "\x1f"  # ASCII's unit separator: ("a", "bc") and ("ab", "c") must not be one value
+
+
+def encode(
+    inputs: Mapping[str, tf.SparseTensor],
+    features: Mapping[str, tuple[str, Categorical | Text]],
+    files: Mapping[str, str],
+) -> dict[str, tf.Tensor]:
+    """Maps tokens to ids by vocabularies of the training split.
+
+    Args:
+        inputs: the raw columns.
+        features: column and feature by the feature's name.
+        files: the vocabulary's file by the feature's name.
+
+    Returns:
+        int64 by feature, [batch] for a category and [batch, max_words] for a text. Id 0 is a missing value (or
+        padding), the vocabulary's ids follow, then its out-of-vocabulary buckets.
+    """
+    if not features:
+        return {}
+    found = {
+        name: words(inputs[column], feature.max_words) if isinstance(feature, Text) else tokens(inputs[column])
+        for name, (column, feature) in features.items()
+    }
+    specs = [_spec(feature, files[name]) for name, (_, feature) in features.items()]
+    flat = [t.flat_values if isinstance(t, tf.RaggedTensor) else t for t in found.values()]
+    paths = analyse_vocabularies(flat, specs)
+    return {
+        name: _look_up(found[name], path, feature)
+        for (name, (_, feature)), path in zip(features.items(), paths, strict=True)
+    }
+
+
+def _spec(feature: Categorical | Text, file: str) -> VocabularySpec:
+    minimum = feature.min_frequency if isinstance(feature, Categorical) else 1
+    return VocabularySpec(file, feature.max_vocabulary, minimum)
+
+
+def _look_up(found: tf.Tensor | tf.RaggedTensor, path: tf.Tensor, feature: Categorical | Text) -> tf.Tensor:
+    ids = tft.apply_vocabulary(found, path, num_oov_buckets=feature.oov_buckets)
+    if isinstance(feature, Text):
+        return ids.to_tensor(tf.constant(0, tf.int64), shape=[None, feature.max_words])
+    return tf.ensure_shape(ids, [None])
+
+
+def words(column: tf.SparseTensor, max_words: int) -> tf.RaggedTensor:
+    """Returns the first lower-cased words of each text [batch, None]; a word is a run of letters and digits."""
+    texts = tf.strings.lower(tokens(column), encoding="utf-8")
+    return tf.strings.split(tf.strings.regex_replace(texts, r"[^\p{L}\p{N}]+", " "))[:, :max_words]
+
+
+def cross(columns: Sequence[tf.SparseTensor], hash_buckets: int) -> tf.Tensor:
+    """Hashes the combination of columns of any dtype to int64 [batch]; a missing value is a value like any other."""
+    joined = tf.strings.join([tokens(column) for column in columns], _SEPARATOR)
+    return tf.strings.to_hash_bucket_fast(joined, hash_buckets)
