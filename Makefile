@@ -59,6 +59,21 @@ format: ## Format the code and mend what lint can mend by itself
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
+goldens: ## Compile every pipeline anew into tests/pipelines/goldens
+	@$(BIN)/python tests/pipelines/test_goldens.py
+
+catalogue: ## Renew components/README.md from the components' definitions
+	@$(BIN)/python -m tidemill_pipelines.catalogue > components/README.md
+
+bench: setup ## Measure: the taxi lifecycle, and each stage at 300 thousand and 1.5 million rows (about 15 minutes)
+	@$(BIN)/python tests/benchmarks/lifecycle.py
+	@.venvs/tensorflow/bin/python tests/benchmarks/ingest.py
+	@.venvs/validation/bin/python tests/benchmarks/statistics.py
+	@.venvs/tensorflow/bin/python tests/benchmarks/transform.py
+	@.venvs/tensorflow/bin/python tests/benchmarks/training.py
+	@.venvs/tensorflow/bin/python tests/benchmarks/evaluation.py
+	@.venvs/serving/bin/python tests/benchmarks/serving.py
+
 clean: ## Remove runs, models and caches that the demo and the tests made (environments stay)
 	@$(BIN)/tidemill endpoint down --all --runs-dir $(RUNS_DIR) 2>/dev/null || true
 	rm -rf $(RUNS_DIR) .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
