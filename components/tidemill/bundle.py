@@ -147,9 +147,7 @@ def open_bundle(path: Path) -> Bundle:
     directory = Path(tempfile.gettempdir()) / f"tidemill-{os.getuid()}" / digest
     directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if directory.parent.stat().st_uid != os.getuid():  # whoever owns it could slip code under our digest
-        raise PlatformError(
-            str(directory.parent), "must belong to this user", remedy="set TMPDIR to a place of your own"
-        )
+        raise PlatformError(str(directory.parent), "must belong to this user", remedy="set TMPDIR to one of yours")
     if not directory.is_dir():
         with tempfile.TemporaryDirectory(dir=directory.parent) as beside:
             unpacked = Path(beside) / "bundle"

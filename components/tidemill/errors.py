@@ -3,6 +3,7 @@
 ::
 
     TidemillError                        1   a defect of tidemill itself
+    ├── Interrupted                    130   Ctrl-C: nobody's fault
     ├── GateRefused                      3   a gate of the problem said no: not a failure of anything
     ├── UserError                        4   the user's fault: retrying changes nothing
     │   ├── ProblemError                     problem.yaml, or a value given with --set
@@ -11,7 +12,7 @@
     │   └── UsageError                       a command that cannot mean anything
     └── PlatformError                    5   the machine's or the backend's fault: may be retried
 
-Exit code 2 is the shell convention for a mistyped command line, 130 for Ctrl-C.
+Exit code 2 is the shell convention for a mistyped command line.
 """
 
 from __future__ import annotations
@@ -35,6 +36,12 @@ class TidemillError(Exception):
         got_text = f" (got {got})" if got is not None else ""
         remedy_text = f"\n  → {remedy}" if remedy else ""
         super().__init__(f"{where}: {expected}{got_text}{remedy_text}")
+
+
+class Interrupted(TidemillError):
+    """Somebody pressed Ctrl-C; 130 is the shell convention for that."""
+
+    exit_code = 130
 
 
 class GateRefused(TidemillError):

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tidemill.errors import PlatformError, TidemillError
+from tidemill.errors import Interrupted, PlatformError, TidemillError
 from tidemill.files import write_json
 
 RECORD_VARIABLE = "TIDEMILL_TASK_RECORD"
@@ -71,7 +71,7 @@ class Stage:
         sys.stdout.flush()
         sys.stderr.flush()
         # KFP's executor would turn any exception into exit code 1 and a trace; the code is the contract here.
-        os._exit(130 if isinstance(error, KeyboardInterrupt) else failure.exit_code)
+        os._exit(failure.exit_code)
 
     def _write(self, failure: TidemillError | None) -> None:
         if not self._record:
@@ -94,6 +94,8 @@ class Stage:
 def _classify(stage: str, error: BaseException) -> TidemillError:
     if isinstance(error, TidemillError):
         return error
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted(stage, "was interrupted")
     if isinstance(error, MemoryError):
         return PlatformError(stage, "ran out of memory", str(error) or None, "give the stage more memory")
     if isinstance(error, OSError) and error.errno in _PLATFORM_ERRNOS:

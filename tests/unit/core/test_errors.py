@@ -7,6 +7,7 @@ import pytest
 from tidemill.errors import (
     DataError,
     GateRefused,
+    Interrupted,
     PlatformError,
     ProblemError,
     TidemillError,
@@ -32,6 +33,7 @@ def test_a_message_has_three_parts_and_a_remedy():
     ("kind", "exit_code"),
     [
         (TidemillError, 1),
+        (Interrupted, 130),
         (GateRefused, 3),
         (UserError, 4),
         (ProblemError, 4),
