@@ -1,0 +1,68 @@
+"""Where the model comes from: fingerprints, versions, parameters, and every artefact with its digest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tidemill.report.evidence import Evidence
+
+
+@dataclass(frozen=True)
+class ArtefactRow:
+    """One artefact of the run."""
+
+    task: str
+    name: str
+    uri: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class LineageView:
+    """The section on provenance: (name, value) pairs, digests told apart because they are set in monospace."""
+
+    origins: Sequence[tuple[str, str]]
+    environment: Sequence[tuple[str, str]]
+    parameters: Sequence[tuple[str, str]]
+    artefacts: Sequence[ArtefactRow]
+    command: str
+
+
+def view(evidence: Evidence) -> LineageView:
+    """Always there: even a run that failed at once has a source and an environment."""
+    run, model, examples = evidence.run, evidence.model, evidence.examples
+    source = examples.source if examples else {}
+    origins = [
+        ("source", run.source or str(source.get("uri", ""))),
+        ("source fingerprint", run.source_fingerprint or str(source.get("fingerprint", ""))),
+        ("problem bundle", run.bundle),
+        ("model digest", model.digest if model else ""),
+        *((f"lineage: {name}", value) for name, value in _flat(model.lineage if model else {})),
+    ]
+    framework = [(name, str(version)) for name, version in sorted((model.framework if model else {}).items())]
+    return LineageView(
+        origins=[(name, value) for name, value in origins if value],
+        environment=[*sorted((name, str(value)) for name, value in run.environment.items()), *framework],
+        parameters=list(_flat(run.parameters)),
+        artefacts=[
+            ArtefactRow(task.name, name, artefact.uri, artefact.digest)
+            for task in evidence.tasks
+            for name, artefact in sorted(task.outputs.items())
+        ],
+        command=_command(evidence),
+    )
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, inner in sorted(value.items()):
+        if isinstance(inner, Mapping):
+            yield from _flat(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False)
+
+
+def _command(evidence: Evidence) -> str:
+    return f"tidemill run PROBLEM_DIR --source {evidence.run.source}" if evidence.run.source else ""
