@@ -1,0 +1,52 @@
+"""Where a registered version comes from: every fingerprint that it takes to make it again."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tidemill.artifacts import ExamplesManifest, ModelManifest
+from tidemill.bundle import Bundle
+from tidemill.decisions import Decision
+from tidemill.files import digest_tree
+
+
+def environment_digest() -> str:
+    """Returns one hex sha256 over the names and versions of all that is installed beside this interpreter."""
+    installed = sorted({f"{d.name.lower()}=={d.version}" for d in metadata.distributions()})
+    return hashlib.sha256("\n".join(installed).encode()).hexdigest()
+
+
+def lineage(
+    bundle: Bundle,
+    examples: Path,
+    model: ModelManifest,
+    artifacts: dict[str, Path],
+    decisions: dict[str, Decision],
+    run_id: str,
+) -> dict[str, Any]:
+    """Returns the lineage of a version, as JSON.
+
+    Args:
+        artifacts: what else went into the release, by name; each is given by its content digest.
+        decisions: of the gates that it passed, by artefact.
+    """
+    manifest = ExamplesManifest.read(examples)
+    return {
+        "run_id": run_id,
+        "registered": datetime.now(UTC).isoformat(timespec="seconds"),
+        "problem": bundle.problem.name,
+        "bundle": bundle.digest,
+        "examples": {
+            "source": dict(manifest.source),
+            "rows": dict(manifest.rows),
+            "files": {path: entry["sha256"] for path, entry in sorted(manifest.files.items())},
+        },
+        "artifacts": {name: digest_tree(path) for name, path in sorted(artifacts.items())},
+        "decisions": {name: decision.to_json() for name, decision in sorted(decisions.items())},
+        "model": {"digest": model.digest, "framework": dict(model.framework), **model.lineage},
+        "environment": environment_digest(),
+    }

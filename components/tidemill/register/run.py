@@ -1,0 +1,121 @@
+"""Gives a model that passed its gates a version, and finds the one that is in production."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tidemill.artifacts import MODEL_MANIFEST, SAVED_MODEL, ModelManifest
+from tidemill.bundle import open_bundle
+from tidemill.decisions import Decision, read_decision
+from tidemill.errors import DataError, GateRefused
+from tidemill.files import digest_tree, replaced_directory, write_json
+from tidemill.register.lineage import lineage
+from tidemill.serving.registry import EXTRA, Registry
+
+REGISTERED: Final = "registered.json"
+_SAMPLE: Final = "sample.json"
+_KEPT: Final = ("statistics", "schema", "evaluation", "blessing", "rehearsal")
+
+
+@dataclass(frozen=True)
+class ChampionReport:
+    """The version in production, or None."""
+
+    model: str
+    version: int | None
+
+
+@dataclass(frozen=True)
+class RegisterReport:
+    """The registered version; ``path`` is its directory, in TF Serving's layout."""
+
+    name: str
+    version: int
+    path: str
+    digest: str
+
+
+def find_champion(
+    bundle: str | Path, registry: str | Path, champion: str | Path, reference: str | Path
+) -> ChampionReport:
+    """Puts the champion's model artefact and its statistics out, or empty directories if there is none.
+
+    Files are hard links into the registry where the file system has them: both sides are written once and for all.
+    """
+    store = Registry(Path(registry), open_bundle(Path(bundle)).problem.name)
+    version = store.aliases().champion
+    with replaced_directory(Path(champion)) as model, replaced_directory(Path(reference)) as statistics:
+        if version is not None:
+            source = store.directory(version)
+            ignore = shutil.ignore_patterns(MODEL_MANIFEST, EXTRA.parts[0])
+            shutil.copytree(source, model / SAVED_MODEL, ignore=ignore, copy_function=_link)
+            _link(str(source / MODEL_MANIFEST), str(model / MODEL_MANIFEST))
+            shutil.copytree(store.extra(version, "statistics"), statistics, copy_function=_link, dirs_exist_ok=True)
+    return ChampionReport(store.model, version)
+
+
+def run(
+    bundle: str | Path,
+    examples: str | Path,
+    statistics: str | Path,
+    schema: str | Path,
+    model: str | Path,
+    blessing: str | Path,
+    rehearsal: str | Path,
+    evaluation: str | Path,
+    registry: str | Path,
+    run_id: str,
+    registered: str | Path,
+) -> RegisterReport:
+    """Registers a model as the challenger, with its lineage and the evidence for it.
+
+    Raises:
+        GateRefused: if blessing or rehearsal did not pass, or were made for another model.
+        DataError: if the model isn't what its manifest says.
+    """
+    opened, artefact = open_bundle(Path(bundle)), Path(model)
+    manifest = ModelManifest.read(artefact)
+    if digest_tree(artefact / SAVED_MODEL) != manifest.digest:
+        raise DataError("model", f"{SAVED_MODEL}/ must be what {MODEL_MANIFEST} has the digest of", "other content")
+    decisions = {
+        name: _passed(name, Path(evidence), manifest.digest)
+        for name, evidence in (("blessing", blessing), ("rehearsal", rehearsal))
+    }
+    sources = dict(zip(_KEPT, map(Path, (statistics, schema, evaluation, blessing, rehearsal)), strict=True))
+
+    def fill(extra: Path, version: int) -> None:
+        for name, source in sources.items():
+            shutil.copytree(source, extra / name)
+        shutil.copy2(sources["rehearsal"] / _SAMPLE, extra / _SAMPLE)
+        origin = lineage(opened, Path(examples), manifest, sources, decisions, run_id)
+        write_json(extra / "lineage.json", {"version": version, **origin})
+
+    store = Registry(Path(registry), manifest.name)
+    version = store.add(artefact, fill, run_id)
+    report = RegisterReport(manifest.name, version, str(store.directory(version).absolute()), manifest.digest)
+    with replaced_directory(Path(registered)) as directory:
+        write_json(directory / REGISTERED, {**vars(report), "run_id": run_id})
+    return report
+
+
+def _passed(name: str, evidence: Path, digest: str) -> Decision:
+    decision = read_decision(evidence)
+    if not decision.passed:
+        reasons = "\n".join(f"  - {check.message}" for check in decision.refusals)
+        raise GateRefused("register", f"the {name} must have passed\n{reasons}")
+    made_for = json.loads((evidence / f"{name}.json").read_text())["model_digest"]
+    if made_for != digest:
+        raise GateRefused("register", f"the {name} must be of this model, {digest[:12]}", f"one of {made_for[:12]}")
+    return decision
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copy2(source, target)
