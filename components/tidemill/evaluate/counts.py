@@ -1,0 +1,157 @@
+"""Sums over rows by slice, and nothing else: all metrics come from these.
+
+Every count is an array that is added up, so batches and workers can be merged in any order. Beside each sum stand
+:data:`REPLICATES` resampled ones, in which every row counts as often as a Poisson(1) draw says (the Poisson bootstrap:
+Chamandy et al. 2012, "Estimating uncertainty for massive data streams"). A row has the same draws in all slices and
+for all models, so differences between two models on the same rows have paired replicates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import apache_beam as beam
+import numpy as np
+
+REPLICATES = 40
+Counts = dict[str, np.ndarray]
+"""By name: ``<model>/<count>`` float64 [slices, size, sums] and ``<model>/<count>~`` float64 [replicates, slices, size,
+sums]; a count of overall cells has one slice."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Rows put into numbered cells, with what is to be summed in each.
+
+    Attributes:
+        index: int64 [rows], the cell of each row.
+        size: number of cells.
+        sums: float64 [rows, k], what to sum.
+        point: whether the sums themselves are wanted.
+        replicated: whether their bootstrap replicates are wanted.
+        overall: whether they are wanted for the whole only, not for each slice.
+    """
+
+    index: np.ndarray
+    size: int
+    sums: np.ndarray
+    point: bool = True
+    replicated: bool = True
+    overall: bool = False
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Rows of one batch after prediction.
+
+    Attributes:
+        first_row: position of the first row in the split.
+        labels: float64 [rows]; the class index for classification.
+        weights: float64 [rows].
+        codes: for each slice key int64 [rows], the slice within the key.
+        outputs: by model float [rows] or [rows, classes]: probability, probabilities or value.
+    """
+
+    first_row: int
+    labels: np.ndarray
+    weights: np.ndarray
+    codes: Sequence[np.ndarray]
+    outputs: Mapping[str, np.ndarray]
+
+
+def draws(first_row: int, rows: int, seed: int = 0) -> np.ndarray:
+    """Returns how often each row counts in each replicate, float64 [rows, replicates]; a function of the position."""
+    generator = np.random.default_rng([seed, first_row])
+    return generator.poisson(1.0, (rows, REPLICATES)).astype(np.float64)
+
+
+def count(cells: Mapping[str, Cells], codes: Sequence[np.ndarray], sizes: Sequence[int], draw: np.ndarray) -> Counts:
+    """Sums one batch of one model.
+
+    Args:
+        cells: what to count, by name.
+        codes: for each slice key the slice of each row within the key, int64 [rows].
+        sizes: number of slices of each key.
+        draw: as :func:`draws` gives them.
+    """
+    counts: Counts = {}
+    for name, cell in cells.items():
+        keys = list(zip(codes, sizes, strict=True))[: 1 if cell.overall else None]
+        if cell.point:
+            counts[name] = np.concatenate([_sums(cell, code, size) for code, size in keys])
+        if cell.replicated:
+            counts[f"{name}~"] = np.concatenate([_replicates(cell, code, size, draw) for code, size in keys], axis=1)
+    return counts
+
+
+def _sums(cell: Cells, code: np.ndarray, size: int) -> np.ndarray:
+    index = code * cell.size + cell.index
+    columns = [np.bincount(index, column, size * cell.size) for column in cell.sums.T]
+    return np.stack(columns, axis=-1).reshape(size, cell.size, -1)
+
+
+def _replicates(cell: Cells, code: np.ndarray, size: int, draw: np.ndarray) -> np.ndarray:
+    index = code * cell.size + cell.index
+    if cell.size > 1:
+        sums = [[np.bincount(index, column * d, size * cell.size) for column in cell.sums.T] for d in draw.T]
+        return np.moveaxis(np.asarray(sums), 1, -1).reshape(len(sums), size, cell.size, -1)
+    # One cell per slice and many sums: a matrix product per slice is far faster than a bincount per sum.
+    result = np.zeros((draw.shape[1], size, 1, cell.sums.shape[1]))
+    order = np.argsort(code, kind="stable") if size > 1 else slice(None)
+    ordered_draw, ordered_sums = draw[order], cell.sums[order]
+    bounds = np.concatenate([[0], np.cumsum(np.bincount(code, minlength=size))])
+    for i in np.flatnonzero(np.diff(bounds)):
+        rows = slice(bounds[i], bounds[i + 1])
+        result[:, i, 0] = ordered_draw[rows].T @ ordered_sums[rows]
+    return result
+
+
+def merge(counts: Iterable[Counts]) -> Counts:
+    """Returns the sum of counts that have the same names; {} counts as zero."""
+    merged: Counts = {}
+    for one in counts:
+        for name, array in one.items():
+            merged[name] = merged[name] + array if name in merged else array
+    return merged
+
+
+class CellsOf(Protocol):
+    """Turns the labels, outputs and weights of one batch into cells; picklable, so that it travels to workers."""
+
+    def __call__(self, labels: np.ndarray, outputs: np.ndarray, weights: np.ndarray) -> dict[str, Cells]: ...
+
+
+class CountRows(beam.CombineFn):
+    """Combines :class:`Scored` batches into :data:`Counts`.
+
+    Args:
+        cells: turns the outputs of one model, the labels and the weights of a batch into cells; by model.
+        sizes: number of slices of each key.
+    """
+
+    def __init__(self, cells: Mapping[str, CellsOf], sizes: Sequence[int]) -> None:
+        self._cells = dict(cells)
+        self._sizes = tuple(sizes)
+
+    def create_accumulator(self) -> Counts:
+        return {}
+
+    def add_input(self, accumulator: Counts, batch: Scored) -> Counts:
+        draw = draws(batch.first_row, len(batch.labels))
+        for model, cells_of in self._cells.items():
+            cells = cells_of(batch.labels, batch.outputs[model], batch.weights)
+            for name, array in count(cells, batch.codes, self._sizes, draw).items():
+                key = f"{model}/{name}"
+                if key in accumulator:
+                    accumulator[key] += array
+                else:
+                    accumulator[key] = array
+        return accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[Counts]) -> Counts:
+        return merge(accumulators)
+
+    def extract_output(self, accumulator: Counts) -> Counts:
+        return accumulator

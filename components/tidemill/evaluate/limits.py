@@ -1,0 +1,229 @@
+"""The model gate: the problem's limits held against the metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from tidemill.decisions import Check, Decision
+from tidemill.errors import ProblemError
+from tidemill.evaluate.baselines import DECIDING_METRIC, comparable_metrics
+from tidemill.evaluate.fairness import Disparity, Group, disparities
+from tidemill.evaluate.metrics import Estimates, Metric, compare, find_metric
+from tidemill.evaluate.slices import SlicePlan
+from tidemill.gates import FairnessLimit, QualityLimit
+from tidemill.problem import Problem
+
+
+@dataclass(frozen=True)
+class Rival:
+    """What the candidate is compared with.
+
+    Attributes:
+        name: for people, such as ``the champion``.
+        estimates: the rival's metrics on the same rows; None when it cannot be compared.
+        reason: why there are none.
+        absent: whether there is no rival at all (the first model), which is not held against the candidate.
+    """
+
+    name: str
+    estimates: Estimates | None
+    reason: str = ""
+    absent: bool = False
+
+
+def validate_limits(problem: Problem) -> None:
+    """Refuses limits that could never be decided, before anything is predicted.
+
+    Raises:
+        ProblemError: naming each of them.
+    """
+    faults = []
+    for i, limit in enumerate(problem.gates.quality):
+        where = f"gates.quality.{i}"
+        metric = find_metric(problem.task, limit.metric)
+        compared = limit.max_worse_than_champion is not None or limit.min_better_than_baseline is not None
+        if compared and metric.better == "neither":
+            faults.append(f"{where}: {limit.metric} has no better or worse; set `min` or `max`")
+        if limit.slices == "sensitive" and not problem.sensitive:
+            faults.append(f"{where}: `slices: sensitive` needs `sensitive`")
+        if limit.min_better_than_baseline is not None:
+            faults += _baseline_faults(where, problem, limit)
+    if faults:
+        raise ProblemError(
+            "problem.yaml", f"{len(faults)} limit{'s' * (len(faults) > 1)} cannot be decided\n  " + "\n  ".join(faults)
+        )
+
+
+def _baseline_faults(where: str, problem: Problem, limit: QualityLimit) -> list[str]:
+    if problem.baseline is None:
+        return [f"{where}: `min_better_than_baseline` needs `baseline`"]
+    comparable = comparable_metrics(problem.baseline, problem.task)
+    if limit.metric not in comparable:
+        return [f"{where}: the rule `{problem.baseline}` has no {limit.metric}, only {', '.join(comparable)}"]
+    return []
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Holds the limits of a problem against one evaluation.
+
+    Attributes:
+        groups: the groups of each sensitive key, by its columns (sorted).
+    """
+
+    problem: Problem
+    plan: SlicePlan
+    candidate: Estimates
+    champion: Rival
+    baseline: Rival
+    groups: Mapping[tuple[str, ...], Sequence[Group]]
+
+    def decide(self, extra: Sequence[Check] = ()) -> Decision:
+        """Returns the decision of the gate ``model``."""
+        checks = [check for limit in self.problem.gates.quality for check in self._quality(limit)]
+        checks += self._implied_baseline()
+        checks += [check for limit in self.problem.gates.fairness for check in self._fairness(limit)]
+        return Decision("model", (*checks, *extra))
+
+    def _quality(self, limit: QualityLimit) -> Iterator[Check]:
+        numbers: list[int] = [0]
+        if limit.slices == "sensitive":
+            numbers = [n for key in self.problem.sensitive for n in self.plan.members(key)]
+        for number in dict.fromkeys(numbers):
+            if limit.min is not None:
+                yield self._bound(limit, number, ">=", limit.min)
+            if limit.max is not None:
+                yield self._bound(limit, number, "<=", limit.max)
+            if limit.max_worse_than_champion is not None:
+                yield self._against(limit.metric, number, limit, self.champion, -limit.max_worse_than_champion)
+            if limit.min_better_than_baseline is not None:
+                yield self._against(limit.metric, number, limit, self.baseline, limit.min_better_than_baseline)
+
+    def _implied_baseline(self) -> Iterator[Check]:
+        rule = self.problem.baseline
+        if rule is None or any(limit.min_better_than_baseline is not None for limit in self.problem.gates.quality):
+            return
+        yield self._against(DECIDING_METRIC[rule], 0, None, self.baseline, 0.0)
+
+    def _bound(self, limit: QualityLimit, number: int, sign: str, bound: float) -> Check:
+        metric = find_metric(self.problem.task, limit.metric)
+        value = float(self.candidate.values[limit.metric][number])
+        holds = value >= bound if sign == ">=" else value <= bound
+        rule = f"{'at least' if sign == '>=' else 'at most'} {_show(bound)} is required"
+        return self._check(limit.metric, number, limit, metric, value, holds, f"{sign} {_show(bound)}", bound, rule)
+
+    def _against(self, name: str, number: int, limit: QualityLimit | None, rival: Rival, margin: float) -> Check:
+        metric = find_metric(self.problem.task, name)
+        kind = "champion" if rival is self.champion else "baseline"
+        check_name = f"{name}.{'worse_than_champion' if kind == 'champion' else 'better_than_baseline'}"
+        if margin < 0 or kind == "champion":
+            expected = f"at most {_show(-margin)} worse than {rival.name}"
+        else:
+            expected = f"at least {_show(margin)} better than {rival.name}" if margin else f"better than {rival.name}"
+        value = float(self.candidate.values[name][number])
+        if rival.estimates is None:
+            got = f"{_show(value)}, {rival.reason}"
+            return Check(
+                check_name, rival.absent, expected, got, f"{_title(metric)}: {rival.reason}.", slice=self._slice(number)
+            )
+        theirs = float(rival.estimates.values[name][number])
+        gain = metric.badness(theirs) - metric.badness(value)
+        holds = gain > 0 if kind == "baseline" and limit is None else gain >= margin
+        paired = compare(self.problem.task, self.candidate, rival.estimates)
+        spread = _interval(float(paired.low[name][number]), float(paired.high[name][number]))
+        rule = f"{rival.name} has {_show(theirs)} on the same rows (difference {_show(value - theirs, '+')}{spread}); "
+        return self._check(
+            check_name, number, limit, metric, value, holds, expected, margin, f"{rule}{expected} is required", gain
+        )
+
+    def _check(
+        self,
+        name: str,
+        number: int,
+        limit: QualityLimit | None,
+        metric: Metric,
+        value: float,
+        holds: bool,
+        expected: str,
+        bound: float,
+        rule: str,
+        gain: float = 0.0,
+    ) -> Check:
+        base = name.partition(".")[0]
+        count = int(self.candidate.values["example_count"][number])
+        interval = _interval(float(self.candidate.low[base][number]), float(self.candidate.high[base][number]))
+        where = f" for {_slice_text(self._slice(number))}" if number else ""
+        got = f"{_show(value)}{interval}"
+        message = f"{_title(metric)}{where} is {got} on {count:,} rows; {rule}."
+        blocking = True
+        if math.isnan(value) or math.isnan(gain):
+            holds, blocking = False, number == 0
+            reason = "it is not defined for all rows" if number == 0 else "one class only, or nothing was predicted"
+            message = f"{_title(metric)}{where} is not decided on {count:,} rows: {reason}."
+        elif number and limit is not None and count < limit.min_examples:
+            blocking = False
+            message += f" Not decided: fewer than {limit.min_examples} rows."
+        return Check(name, holds, expected, got, message, _finite(value), bound, dict(self._slice(number)), blocking)
+
+    def _slice(self, number: int) -> dict[str, str]:
+        return self.plan.slices[number]
+
+    def _fairness(self, limit: FairnessLimit) -> Iterator[Check]:
+        keys = [tuple(sorted(limit.over))] if limit.over else [tuple(sorted(key)) for key in self.problem.sensitive]
+        for key in dict.fromkeys(keys):
+            disparity = disparities(self.groups[key], limit.min_examples)[limit.metric]
+            small = sum(group.count < limit.min_examples for group in self.groups[key])
+            yield _fairness_check(limit, key, disparity, small)
+
+
+def _fairness_check(limit: FairnessLimit, key: tuple[str, ...], found: Disparity, small: int) -> Check:
+    bound, sign = (limit.max, "<=") if limit.max is not None else (limit.min, ">=")
+    assert bound is not None  # FairnessLimit has exactly one of them
+    expected = f"{sign} {_show(bound)}"
+    name = f"{limit.metric}[{','.join(key)}]"
+    subject = f"{limit.metric.replace('_', ' ').capitalize()} over {' and '.join(key)}"
+    left_out = (
+        f" {small} group{'s' * (small > 1)} of fewer than {limit.min_examples} rows not counted." if small else ""
+    )
+    if found.lowest is None or found.highest is None:
+        message = f"{subject} is not decided: the {_RATE_TITLES[found.rate]} is defined in fewer than two groups."
+        return Check(name, False, expected, "not defined", f"{message}{left_out}", None, bound, blocking=False)
+    holds = found.value <= bound if sign == "<=" else found.value >= bound
+    got = f"{_show(found.value)}{_interval(found.low, found.high)}"
+    extremes = (
+        f"the {_RATE_TITLES[found.rate]} is lowest for {_slice_text(found.lowest)} "
+        f"and highest for {_slice_text(found.highest)}"
+    )
+    required = f"{'at most' if sign == '<=' else 'at least'} {_show(bound)} is required"
+    message = f"{subject} is {got}: {extremes}; {required}.{left_out}"
+    return Check(name, holds, expected, got, message, found.value, bound)
+
+
+_RATE_TITLES = {
+    "selection_rate": "selection rate",
+    "tpr": "true positive rate",
+    "fpr": "false positive rate",
+    "ppv": "precision",
+}
+
+
+def _title(metric: Metric) -> str:
+    return metric.title[0].upper() + metric.title[1:]
+
+
+def _slice_text(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{column} = {value}" for column, value in values.items())
+
+
+def _show(value: float, sign: str = "") -> str:
+    return f"{value:{sign}.4g}"
+
+
+def _interval(low: float, high: float) -> str:
+    return f" [{_show(low)}, {_show(high)}]" if math.isfinite(low) and math.isfinite(high) else ""
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

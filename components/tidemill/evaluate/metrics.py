@@ -1,0 +1,168 @@
+"""What a metric is, apart from how it is computed: which direction is better, and the range that it cannot leave."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from tidemill.errors import ProblemError
+from tidemill.evaluate.intervals import bootstrap, wilson
+
+Better = Literal["higher", "lower", "near_one", "neither"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric's nature.
+
+    Attributes:
+        title: its name for people.
+        better: which values are better; ``neither`` for what merely describes.
+        low: smallest possible value.
+        high: largest possible value.
+    """
+
+    title: str
+    better: Better
+    low: float = 0.0
+    high: float = math.inf
+
+    def badness(self, value: float) -> float:
+        """Returns a number that grows as the metric gets worse, in the metric's own unit."""
+        if self.better == "higher":
+            return -value
+        return abs(value - 1) if self.better == "near_one" else value
+
+
+_SHARED = {
+    "log_loss": Metric("log loss", "lower"),
+    "brier": Metric("Brier score", "lower", high=2.0),
+    "expected_calibration_error": Metric("expected calibration error", "lower", high=1.0),
+    "accuracy": Metric("accuracy", "higher", high=1.0),
+    "precision": Metric("precision", "higher", high=1.0),
+    "recall": Metric("recall", "higher", high=1.0),
+    "f1": Metric("F1", "higher", high=1.0),
+}
+_COUNTS = {
+    "example_count": Metric("examples", "neither"),
+    "weighted_example_count": Metric("weight of the examples", "neither"),
+}
+_MEANS = {
+    "calibration": Metric("calibration (mean prediction / mean label)", "near_one", low=-math.inf),
+    "mean_label": Metric("mean label", "neither", low=-math.inf),
+    "mean_prediction": Metric("mean prediction", "neither", low=-math.inf),
+}
+METRICS: Mapping[str, Mapping[str, Metric]] = {
+    "binary_classification": {
+        "auc": Metric("area under the ROC curve", "higher", high=1.0),
+        "pr_auc": Metric("area under the precision-recall curve", "higher", high=1.0),
+        **_SHARED,
+        **_MEANS,
+        **_COUNTS,
+    },
+    "multiclass_classification": {
+        **_SHARED,
+        "top_3_accuracy": Metric("share of rows whose class is among the three likeliest", "higher", high=1.0),
+        "micro_precision": Metric("micro-averaged precision", "higher", high=1.0),
+        "micro_recall": Metric("micro-averaged recall", "higher", high=1.0),
+        "micro_f1": Metric("micro-averaged F1", "higher", high=1.0),
+        **_COUNTS,
+    },
+    "regression": {
+        "mae": Metric("mean absolute error", "lower"),
+        "mse": Metric("mean squared error", "lower"),
+        "rmse": Metric("root mean squared error", "lower"),
+        "r2": Metric("R²", "higher", low=-math.inf, high=1.0),
+        **_MEANS,
+        **_COUNTS,
+    },
+}
+"""By task and name, in the order in which they are shown."""
+
+
+def find_metric(task: str, name: str) -> Metric:
+    """Returns a metric of the task, or of one class of it (``precision[setosa]``).
+
+    Raises:
+        ProblemError: if the task has no such metric, listing those that it has.
+    """
+    metrics = METRICS[task]
+    base = name.partition("[")[0]
+    if base not in metrics:
+        raise ProblemError(
+            "problem.yaml: gates.quality", f"{task} has the metrics {', '.join(metrics)}", name, "name one of these"
+        )
+    return metrics[base]
+
+
+@dataclass(frozen=True)
+class Computed:
+    """Metrics of one model, computed from sums and from all replicates of the sums at once.
+
+    Attributes:
+        values: by metric float64 [..., slices].
+        sizes: for metrics that are rates, the effective number of trials [..., slices].
+    """
+
+    values: Mapping[str, np.ndarray]
+    sizes: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Metrics of one model with 95 % intervals, all float64 [slices] by metric, and their replicates."""
+
+    values: Mapping[str, np.ndarray]
+    low: Mapping[str, np.ndarray]
+    high: Mapping[str, np.ndarray]
+    replicates: Mapping[str, np.ndarray]
+
+    def only(self, names: tuple[str, ...]) -> Estimates:
+        """Returns the estimates of some metrics."""
+        parts = (self.values, self.low, self.high, self.replicates)
+        return Estimates(*({name: part[name] for name in names if name in part} for part in parts))
+
+
+def estimate(task: str, point: Computed, replicated: Computed) -> Estimates:
+    """Puts intervals around metrics: Wilson's for rates, the Poisson bootstrap's for all others; none for counts."""
+    low: dict[str, np.ndarray] = {}
+    high: dict[str, np.ndarray] = {}
+    for name, value in point.values.items():
+        metric = find_metric(task, name)
+        if name.endswith("example_count"):
+            low[name], high[name] = value, value
+        elif name in point.sizes:
+            low[name], high[name] = wilson(value, point.sizes[name])
+        else:
+            low[name], high[name] = bootstrap(value, replicated.values[name], (metric.low, metric.high))
+    return Estimates(point.values, low, high, replicated.values)
+
+
+def compare(task: str, ours: Estimates, theirs: Estimates) -> Estimates:
+    """Returns ``ours - theirs`` per metric and slice, with paired intervals: both were resampled together."""
+    names = [
+        name for name in ours.values if name in theirs.values and find_metric(task, name).title and name in ours.low
+    ]
+    values = {name: ours.values[name] - theirs.values[name] for name in names}
+    replicates = {name: ours.replicates[name] - theirs.replicates[name] for name in names}
+    bounds = {name: bootstrap(values[name], replicates[name]) for name in names}
+    return Estimates(values, {n: b[0] for n, b in bounds.items()}, {n: b[1] for n, b in bounds.items()}, replicates)
+
+
+def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Divides where the denominator is positive; elsewhere the result is NaN: the metric isn't defined there."""
+    numerator, denominator = np.broadcast_arrays(numerator, denominator)
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
+
+
+def expected_calibration_error(bins: np.ndarray) -> np.ndarray:
+    """Returns the mean distance of mean label and mean prediction over bins (Naeini et al. 2015, eq. 3).
+
+    Args:
+        bins: float [..., bins, 3]: weight, weighted label, weighted prediction.
+    """
+    return divide(np.abs(bins[..., 1] - bins[..., 2]).sum(-1), bins[..., 0].sum(-1))

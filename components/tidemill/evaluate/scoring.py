@@ -1,0 +1,196 @@
+"""Predicting the raw test split with exported models, and counting, as one Beam pipeline over Arrow batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tensorflow as tf
+
+from tidemill.artifacts import SAVED_MODEL, ModelManifest, parts
+from tidemill.beam import pipeline_options
+from tidemill.errors import DataError, TidemillError
+from tidemill.evaluate.counts import CellsOf, CountRows, Counts, Scored
+from tidemill.evaluate.labels import LabelReader
+from tidemill.evaluate.slices import SlicePlan
+from tidemill.instances import arrays_from_batch
+
+BATCH_ROWS = 16_384
+CANDIDATE, CHAMPION, BASELINE = "candidate", "champion", "baseline"
+SCORES = {
+    "binary_classification": "probability",
+    "multiclass_classification": "probabilities",
+    "regression": "value",
+}
+"""The output that metrics are computed from, by task."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One Parquet file of the test split, and where its rows stand in the split."""
+
+    path: str
+    first_row: int
+
+
+def split_parts(examples: Path) -> list[Part]:
+    """Returns the files of the test split in their order.
+
+    Raises:
+        DataError: if the split has no row.
+    """
+    found, rows = [], 0
+    for path in parts(examples, "test"):
+        found.append(Part(str(path), rows))
+        rows += pq.read_metadata(path).num_rows
+    if not rows:
+        raise DataError(
+            str(examples / "test"), "the test split has no row", remedy="give `split.test` a larger share of the data"
+        )
+    return found
+
+
+class Model:
+    """An exported model that answers raw Arrow batches."""
+
+    def __init__(self, directory: str) -> None:
+        self.manifest = ModelManifest.read(Path(directory))
+        self._loaded = tf.saved_model.load(str(Path(directory) / SAVED_MODEL))  # must outlive its signature
+        self._signature = self._loaded.signatures["serving_default"]
+
+    def predict(self, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
+        """Returns the outputs of ``serving_default`` for every row.
+
+        Raises:
+            TidemillError: if the model answers another number of rows than it was asked.
+        """
+        arrays = arrays_from_batch(batch, self.manifest.inputs)
+        outputs = self._signature(**{name: tf.constant(array) for name, array in arrays.items()})
+        answers = {name: tensor.numpy() for name, tensor in outputs.items()}
+        for name, answer in answers.items():
+            if len(answer) != batch.num_rows:
+                raise TidemillError("model", f"{name} needs one answer per row, {batch.num_rows}", f"{len(answer)}")
+        return answers
+
+
+class PredictParts(beam.DoFn):
+    """Predicts files of the split batch by batch, writing the candidate's answers beside.
+
+    Args:
+        models: directory by name of the model.
+        constants: answer by name of the rules that answer every row alike: a number, or one per class.
+        predictions: directory that the candidate's answers are written to, one file per file of the split.
+    """
+
+    def __init__(
+        self,
+        reader: LabelReader,
+        plan: SlicePlan,
+        models: Mapping[str, str],
+        constants: Mapping[str, np.ndarray],
+        predictions: str,
+        score: str,
+    ) -> None:
+        self._reader, self._plan, self._score = reader, plan, score
+        self._directories, self._constants, self._predictions = dict(models), dict(constants), predictions
+
+    def setup(self) -> None:
+        self._models = {name: Model(directory) for name, directory in self._directories.items()}
+
+    def process(self, part: Part) -> Iterator[Scored]:
+        target = Path(self._predictions) / Path(part.path).name
+        partial = target.with_name(f".{target.name}.partial")
+        writer: pq.ParquetWriter | None = None
+        row = part.first_row
+        with pq.ParquetFile(part.path) as file:
+            for batch in file.iter_batches(BATCH_ROWS):
+                outputs = {name: model.predict(batch) for name, model in self._models.items()}
+                table = _prediction_table(outputs[CANDIDATE], row)
+                writer = writer or pq.ParquetWriter(partial, table.schema)
+                writer.write_table(table)
+                yield self._scored(batch, row, outputs)
+                row += batch.num_rows
+        if writer:
+            writer.close()
+            partial.replace(target)
+
+    def _scored(self, batch: pa.RecordBatch, row: int, outputs: Mapping[str, Mapping[str, np.ndarray]]) -> Scored:
+        scores = {name: answer[self._score] for name, answer in outputs.items()}
+        for name, constant in self._constants.items():
+            scores[name] = np.broadcast_to(constant, (batch.num_rows, *np.shape(constant)))
+        labels, weights = self._reader.labels(batch), self._reader.weights(batch)
+        return Scored(row, labels, weights, self._plan.codes(batch), scores)
+
+
+def _prediction_table(outputs: Mapping[str, np.ndarray], first_row: int) -> pa.Table:
+    columns: dict[str, Any] = {}
+    for name, values in sorted(outputs.items()):
+        if values.dtype == object:
+            columns[name] = pa.array(values, pa.binary()).cast(pa.string())
+        elif values.ndim == 2:
+            columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1]).cast(
+                pa.list_(pa.from_numpy_dtype(values.dtype))
+            )
+        else:
+            columns[name] = pa.array(values)
+    rows = len(next(iter(outputs.values())))
+    return pa.table({**columns, "row": pa.array(np.arange(first_row, first_row + rows, dtype=np.int64))})
+
+
+class ScoreAndCount(beam.PTransform):
+    """From files of the test split to one element: the counts of all models."""
+
+    def __init__(self, predict: PredictParts, cells: Mapping[str, CellsOf], sizes: Sequence[int]) -> None:
+        super().__init__()
+        self._predict, self._cells, self._sizes = predict, cells, sizes
+
+    def expand(self, parts: beam.PCollection[Part]) -> beam.PCollection[Counts]:
+        return (
+            parts
+            | "Predict" >> beam.ParDo(self._predict)
+            | "Count" >> beam.CombineGlobally(CountRows(self._cells, self._sizes))
+        )
+
+
+def score(
+    parts: Sequence[Part], predict: PredictParts, cells: Mapping[str, CellsOf], sizes: Sequence[int], scratch: Path
+) -> Counts:
+    """Runs the pipeline and returns its counts.
+
+    Raises:
+        DataError: if labels or weights of the split can't be used.
+    """
+    target = str(scratch / "counts.npz")
+    try:
+        with beam.Pipeline(options=pipeline_options()) as pipeline:
+            _ = (
+                pipeline
+                | "ListParts" >> beam.Create(parts)
+                | "ScoreAndCount" >> ScoreAndCount(predict, cells, sizes)
+                | "Save" >> beam.Map(_save, target)
+            )
+    except Exception as error:
+        raise _unwrapped(error) from error
+    with np.load(target) as file:
+        return dict(file)
+
+
+def _save(counts: Counts, target: str) -> None:
+    with Path(target).open("wb") as file:
+        np.savez(file, **counts)  # type: ignore[arg-type]
+
+
+def _unwrapped(error: BaseException) -> BaseException:
+    """Returns tidemill's own error out of those that Beam wraps around it."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, TidemillError):
+            return found
+        found = found.__cause__ or found.__context__
+    return error
