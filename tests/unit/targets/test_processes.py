@@ -19,7 +19,16 @@ from tidemill_pipelines.targets.local.processes import Processes
 def _command(body: str) -> list[str]:
     script = 'printf "%s" "$0"; python3 -m kfp.dsl.executor_main "$@"'
     code = f"from kfp import dsl\n\ndef task():\n    {body}\n"
-    return ["sh", "-ec", script, code, "--executor_input", '{"outputs": {"outputFile": "unused"}}', "--function_to_execute", "task"]
+    return [
+        "sh",
+        "-ec",
+        script,
+        code,
+        "--executor_input",
+        '{"outputs": {"outputFile": "unused"}}',
+        "--function_to_execute",
+        "task",
+    ]
 
 
 def test_a_container_component_is_refused_with_a_remedy(tmp_path: Path) -> None:
