@@ -1,0 +1,175 @@
+"""``tidemill endpoint``: the processes on this machine that answer predictions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tidemill.errors import DataError, PlatformError, UsageError
+from tidemill.serving.client import Answer, Client
+from tidemill.serving.endpoints import Endpoint, EndpointStatus, endpoint_names
+from tidemill.serving.registry import Registry
+from tidemill_pipelines.console import DEFAULT_RUNS_DIR, Json, RunsDir, out, print_json, print_table
+from tidemill_pipelines.targets.local.layout import Layout
+
+app = typer.Typer(help="Start, ask and end local endpoints.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]
+_TIMEOUT_S = 60.0
+
+
+@app.command()
+def up(
+    name: Name,
+    port: Annotated[int | None, typer.Option(help="Port; 8501 or the next free one by default.")] = None,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    json_output: Json = False,
+) -> None:
+    """Start a model's endpoint, which serves its champion from then on; nothing happens if it runs.
+
+    Examples:
+
+        tidemill endpoint up lending
+
+        tidemill endpoint up lending --port 9000
+    """
+    from tidemill_pipelines.targets.local.environments import interpreter
+
+    layout = Layout(runs_dir)
+    champion = Registry(layout.registry, name).aliases().champion
+    if champion is None:
+        remedy = "`tidemill run` makes one, `tidemill models list` shows those there are"
+        raise UsageError(f"model {name}", f"has no champion in {layout.registry}", remedy=remedy)
+    endpoint = Endpoint(layout.endpoints, name)
+    endpoint.up(layout.registry, interpreter("serving"), port)
+    endpoint.wait_until_answers(champion)
+    _show([endpoint.status()], json_output)
+
+
+@app.command()
+def status(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One model; all by default.")] = None,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    json_output: Json = False,
+) -> None:
+    """Ask the endpoints how they are.
+
+    Examples:
+
+        tidemill endpoint status
+
+        tidemill endpoint status lending --json | jq -r .[0].predict_url
+    """
+    directory = Layout(runs_dir).endpoints
+    names = endpoint_names(directory) if name is None else [name]
+    _show([Endpoint(directory, each).status() for each in names], json_output)
+
+
+@app.command()
+def predict(
+    name: Name,
+    instance: Annotated[str | None, typer.Option(help="One row as a JSON object of features.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="Rows as a JSON list, a whole request, or one object per line; - is stdin.")
+    ] = None,
+    version: Annotated[int | None, typer.Option(help="A loaded version; the champion by default.")] = None,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    json_output: Json = False,
+) -> None:
+    """Ask a running endpoint for predictions. Features may be left out; the answer is one line per row.
+
+    Examples:
+
+        tidemill endpoint predict lending --instance '{"income": 52000, "purpose": "car"}'
+
+        tidemill endpoint predict lending --file rows.json
+
+        tail -5 rows.jsonl | tidemill endpoint predict lending --file -
+    """
+    if (instance is None) == (file is None):
+        raise UsageError("tidemill endpoint predict", "needs exactly one of --instance and --file")
+    body = _request(instance) if instance is not None else _read(file)
+    if (running := Endpoint(Layout(runs_dir).endpoints, name).running()) is None:
+        raise UsageError(f"endpoint {name}", "is not running", remedy=f"`tidemill endpoint up {name}` starts it")
+    path = f"/v1/models/{name}" + (f"/versions/{version}" if version is not None else "") + ":predict"
+    try:
+        with Client(running.host, running.port, _TIMEOUT_S) as client:
+            answer = client.post(path, body)
+    except OSError as error:
+        raise PlatformError(f"{running.address}{path}", "does not answer", type(error).__name__) from error
+    if answer.status != 200:
+        raise _failure(name, answer)
+    if json_output or "predictions" not in answer.value:
+        print_json(answer.value)
+        return
+    for prediction in answer.value["predictions"]:
+        typer.echo(json.dumps(prediction, ensure_ascii=False))
+
+
+@app.command()
+def down(name: Name, runs_dir: RunsDir = DEFAULT_RUNS_DIR, json_output: Json = False) -> None:
+    """End a model's endpoint once it has answered what it was asked.
+
+    Example:
+
+        tidemill endpoint down lending
+    """
+    directory = Layout(runs_dir).endpoints
+    if name not in endpoint_names(directory):
+        raise UsageError(f"endpoint {name}", f"there is none in {directory}")
+    ended = Endpoint(directory, name).down()
+    if json_output:
+        print_json({"model": name, "ended": ended})
+        return
+    out.print(f"{name}: ended" if ended else f"{name}: was not running")
+
+
+def _show(statuses: list[EndpointStatus], json_output: bool) -> None:
+    if json_output:
+        print_json([dataclasses.asdict(s) for s in statuses])
+        return
+    rows = [
+        (s.model, s.state, str(s.version or "–"), str(s.pid or "–"), s.predict_url or "–", _failed(s)) for s in statuses
+    ]
+    print_table(("model", "state", "version", "pid", "address", ""), rows, "no endpoints")
+
+
+def _failed(endpoint: EndpointStatus) -> str:
+    """Returns why a version isn't served."""
+    failed = [v for v in endpoint.versions if v["state"] == "END"]
+    return "; ".join(f"version {v['version']} failed: {v['status']['error_message']}" for v in failed)
+
+
+def _read(file: Path | None) -> Any:
+    try:
+        text = sys.stdin.read() if str(file) == "-" else Path(str(file)).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(str(file), "cannot be read as text", str(error)) from error
+    return _request(text)
+
+
+def _request(text: str) -> Any:
+    """Returns a predict request out of an object of features, a list of them, one per line, or a whole request."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        try:
+            value = [json.loads(line) for line in text.splitlines() if line.strip()]
+        except json.JSONDecodeError as error:
+            raise DataError("the rows", "expected JSON, or one JSON object per line", str(error)) from error
+    if isinstance(value, dict) and not value.keys() & {"instances", "inputs"}:
+        value = [value]
+    return {"instances": value} if isinstance(value, list) else value
+
+
+def _failure(name: str, answer: Answer) -> DataError | PlatformError | UsageError:
+    where = f"endpoint {name}"
+    if answer.status in (400, 413):
+        return DataError(where, answer.error)
+    if answer.status == 404:
+        return UsageError(where, answer.error)
+    return PlatformError(where, "did not answer", f"status {answer.status}: {answer.error}")

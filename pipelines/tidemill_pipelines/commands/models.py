@@ -1,0 +1,156 @@
+"""``tidemill models``: what is registered, where it came from, and the way back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Annotated, Any
+
+import typer
+
+from tidemill.errors import UsageError
+from tidemill.serving.endpoints import Endpoint
+from tidemill.serving.registry import Registry, model_names
+from tidemill_pipelines.console import DEFAULT_RUNS_DIR, Json, RunsDir, out, print_json, print_table
+from tidemill_pipelines.targets.local.layout import Layout
+
+app = typer.Typer(help="List and show registered models, and roll back.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name, which is its problem's.")]
+
+
+@app.command("list")
+def list_models(runs_dir: RunsDir = DEFAULT_RUNS_DIR, json_output: Json = False) -> None:
+    """List the registered models.
+
+    Examples:
+
+        tidemill models list
+
+        tidemill models list --json | jq -r '.[].name'
+    """
+    layout = Layout(runs_dir)
+    models = [_model(Registry(layout.registry, name)) for name in model_names(layout.registry)]
+    if json_output:
+        print_json(models)
+        return
+    rows = [(m["name"], _text(m["champion"]), _text(m["challenger"]), str(len(m["versions"]))) for m in models]
+    print_table(("model", "champion", "challenger", "versions"), rows, f"no models in {layout.registry}")
+
+
+@app.command()
+def show(
+    name: Name,
+    version: Annotated[int | None, typer.Argument(help="A version; all of them if left out.")] = None,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    json_output: Json = False,
+) -> None:
+    """Show a model's versions and history, or one version's lineage and the checks that it passed.
+
+    Examples:
+
+        tidemill models show lending
+
+        tidemill models show lending 3 --json | jq .lineage.examples.source
+    """
+    registry = _find(runs_dir, name)
+    if version is not None:
+        _show_version(registry, version, json_output)
+        return
+    facts = {**_model(registry), "events": registry.events()}
+    if json_output:
+        print_json(facts)
+        return
+    rows = [
+        (str(v["version"]), ", ".join(v["aliases"]) or "–", v["registered"][:19].replace("T", " "), v["run_id"])
+        for v in facts["versions"]
+    ]
+    print_table(("version", "alias", "registered (UTC)", "run"), rows, "no versions")
+    out.print()
+    events = [(e["time"][:19].replace("T", " "), e["event"], str(e["version"])) for e in facts["events"]]
+    print_table(("time (UTC)", "event", "version"), events, "no events")
+
+
+@app.command()
+def rollback(name: Name, runs_dir: RunsDir = DEFAULT_RUNS_DIR, json_output: Json = False) -> None:
+    """Make the former champion the champion again; a running endpoint takes it over without a failed request.
+
+    Example:
+
+        tidemill models rollback lending
+    """
+    registry = _find(runs_dir, name)
+    aliases = registry.rollback()
+    assert aliases.champion is not None
+    endpoint = Endpoint(Layout(runs_dir).endpoints, name)
+    running = endpoint.wait_until_answers(aliases.champion) if endpoint.running() else None
+    before = aliases.event["before"]
+    if json_output:
+        url = running.predict_url if running else None
+        print_json({"name": name, "champion": aliases.champion, "before": before, "endpoint": url})
+        return
+    out.print(f"{name}: version {aliases.champion} is the champion again, instead of {before}")
+    out.print(f"it answers at {running.predict_url}" if running else "no endpoint is running", soft_wrap=True)
+
+
+def _find(runs_dir: Any, name: str) -> Registry:
+    layout = Layout(runs_dir)
+    names = model_names(layout.registry)
+    if name not in names:
+        known = ", ".join(names) or "none"
+        raise UsageError(f"model {name}", f"no such model in {layout.registry}; there is {known}")
+    return Registry(layout.registry, name)
+
+
+def _model(registry: Registry) -> dict[str, Any]:
+    aliases = registry.aliases()
+    versions = []
+    for version in reversed(registry.versions()):
+        lineage = _lineage(registry, version)
+        known = {key: lineage[key] for key in ("run_id", "registered")}
+        versions.append({"version": version, "aliases": aliases.of(version), **known})
+    named = {"champion": aliases.champion, "challenger": aliases.challenger, "former": aliases.former}
+    return {"name": registry.model, **named, "versions": versions}
+
+
+def _lineage(registry: Registry, version: int) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(registry.extra(version, "lineage.json").read_text())
+    return value
+
+
+def _show_version(registry: Registry, version: int, json_output: bool) -> None:
+    manifest = registry.manifest(version)
+    lineage = _lineage(registry, version)
+    aliases = registry.aliases().of(version)
+    if json_output:
+        facts = {"name": registry.model, "version": version, "aliases": aliases}
+        path = str(registry.directory(version).absolute())
+        print_json({**facts, "path": path, "model": dataclasses.asdict(manifest), "lineage": lineage})
+        return
+    out.print(f"[bold]{registry.model} {version}[/bold]  {', '.join(aliases)}  {manifest.task}")
+    source = lineage["examples"]["source"]
+    facts_shown = (
+        ("registered", lineage["registered"]),
+        ("run", lineage["run_id"]),
+        ("model", manifest.digest),
+        ("bundle", lineage["bundle"]),
+        ("source", f"{source.get('uri', '–')}  {source.get('fingerprint', '')}"),
+        ("rows", ", ".join(f"{split} {rows}" for split, rows in lineage["examples"]["rows"].items())),
+        ("framework", ", ".join(f"{library} {number}" for library, number in manifest.framework.items())),
+        ("environment", lineage["environment"]),
+        ("path", str(registry.directory(version))),
+    )
+    print_table(("", ""), facts_shown, "")
+    checks = [check for decision in lineage["decisions"].values() for check in decision["checks"]]
+    rows = [
+        (check["name"], " × ".join(check["slice"].values()), check["expected"], check["got"], _mark(check))
+        for check in checks
+    ]
+    print_table(("check", "slice", "expected", "got", ""), rows, "no checks")
+
+
+def _mark(check: dict[str, Any]) -> str:
+    return "✓" if check["passed"] else "✗" if check["blocking"] else "!"
+
+
+def _text(version: int | None) -> str:
+    return "–" if version is None else str(version)
