@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 
 from tidemill.artifacts import parts
-from tidemill.errors import DataError
+from tidemill.errors import DataError, PlatformError
 from tidemill.train.context import LabelSummary
 from tidemill.transform.features import TransformedFeature, TransformedFeatures
 
@@ -270,7 +270,7 @@ def _row_groups(path: Path) -> list[_Group]:
     try:
         metadata = pq.read_metadata(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(str(path), "is not a whole Parquet file", str(error)) from error
+        raise PlatformError(str(path), "is not a whole Parquet file", str(error), "run transform again") from error
     groups = (_Group(path, i, metadata.row_group(i).num_rows) for i in range(metadata.num_row_groups))
     return [group for group in groups if group.rows]
 

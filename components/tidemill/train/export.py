@@ -68,6 +68,8 @@ class ServedModel(tf.Module):
         signatures["serving_examples"] = examples.get_concrete_function(tf.TensorSpec([None], tf.string, "examples"))
         tf.saved_model.save(self, str(path), signatures=signatures)
         rename_inputs(path, names)
+        # It holds a random id, which would give equal models different digests, and a checksum of the old names.
+        (path / "fingerprint.pb").unlink()
 
     def _answer(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         output = tf.cast(call_model(self._model, self._transform(raw), training=False), tf.float32)

@@ -24,6 +24,8 @@ def write_history(directory: Path, history: Mapping[str, Any]) -> None:
         with tf.summary.create_file_writer(str(directory / "tensorboard" / split)).as_default():
             for record in history["epochs"]:
                 for name, value in record[split].items():
+                    if value is None:
+                        continue
                     tf.summary.scalar(name, value, step=record["step"])
                 if split == "train":
                     for name in ("learning_rate", "examples_per_second"):

@@ -31,25 +31,24 @@ def build_model(bundle: Bundle, context: TrainContext) -> keras.Model:
         function = bundle.user_function(reference)
         with blamed(reference, bundle.directory, "raised while it built the model"):
             model = function(context)
-        _check(reference, model, context)
+        _check(reference, model, context, bundle.directory)
     return model
 
 
 @contextmanager
-def blamed(reference: str | None, directory: Path, what: str) -> Iterator[None]:
+def blamed(reference: str | None, directory: Path, what: str, errors: type[Exception] = Exception) -> Iterator[None]:
     """Turns exceptions into errors of the user's code, with its file and line where it is in the trace.
 
     Args:
         reference: the user's function; without one, exceptions pass.
         directory: where the user's modules are.
         what: what was being done when it raised.
+        errors: the exceptions that are the user's; others pass.
     """
     try:
         yield
-    except TidemillError:
-        raise
-    except Exception as error:
-        if reference is None:
+    except errors as error:
+        if reference is None or isinstance(error, (TidemillError, MemoryError)):
             raise
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if Path(frame.filename).is_relative_to(directory)]
@@ -82,7 +81,7 @@ def sample(context: TrainContext, rows: int) -> dict[str, tf.Tensor]:
     return inputs
 
 
-def _check(reference: str, model: Any, context: TrainContext) -> None:
+def _check(reference: str, model: Any, context: TrainContext, directory: Path) -> None:
     if not isinstance(model, keras.Model):
         remedy = "return a keras.Model (Keras 3: `import keras`, not tf_keras)"
         raise UserCodeError(reference, "must return a keras.Model", type(model).__name__, remedy)
@@ -96,7 +95,7 @@ def _check(reference: str, model: Any, context: TrainContext) -> None:
             "override compute_loss, or pass a loss to compile",
         )
     _check_inputs(reference, model, context)
-    with blamed(reference, Path(inspect.getfile(type(model))).parent, "returned a model that can't be called"):
+    with blamed(reference, directory, "returned a model that can't be called"):
         output = call_model(model, sample(context, 2), training=False)
     expected = (2, context.outputs)
     if not hasattr(output, "shape") or tuple(output.shape) != expected:
@@ -110,7 +109,7 @@ def _check(reference: str, model: Any, context: TrainContext) -> None:
 def _check_inputs(reference: str, model: keras.Model, context: TrainContext) -> None:
     names = input_names(model)
     known = [feature.name for feature in context.features]
-    if names is None and isinstance(model, keras.models.Model) and getattr(model, "_inputs_struct", None) is not None:
+    if names is None and getattr(model, "_inputs_struct", None) is not None:
         raise UserCodeError(
             reference,
             "the model's inputs must be a dict by feature name",

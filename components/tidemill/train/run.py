@@ -21,12 +21,13 @@ from tidemill.files import digest_tree, replaced_directory, sha256_file
 from tidemill.problem import Training
 from tidemill.train.batches import Examples, Packing, summarize_labels
 from tidemill.train.checkpoints import Checkpoints, Progress
+from tidemill.train.coefficients import id_names, write_coefficients
 from tidemill.train.context import LabelSummary, TrainContext
 from tidemill.train.export import SIGNATURES, ServedModel, output_dtypes
 from tidemill.train.history import write_history
 from tidemill.train.models import blamed, build_model
 from tidemill.train.steps import Steps
-from tidemill.train.trainer import Trainer, checkpoint_directory
+from tidemill.train.trainer import Trainer
 from tidemill.transform.features import TransformedFeatures
 from tidemill.transform.graph import load_transform
 
@@ -59,7 +60,7 @@ class TrainReport:
     stopped: str
     train_loss: float
     eval_loss: float
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     examples_per_second: float
     train_s: float
     export_s: float
@@ -114,14 +115,18 @@ def run(
     reference = opened.problem.user_code.model
     with blamed(reference, opened.directory, "made a model that can't be trained"):
         steps = Steps(trained, packing, context, train.weighted)
-        key = _key(lineage)
-        trainer = Trainer(steps, train, evaluation, context, Checkpoints(checkpoint_directory(checkpoints), key))
+    newest = Checkpoints(Path(checkpoints) / "train", _key(lineage))
+    trainer = Trainer(steps, train, evaluation, context, newest)
+    with blamed(reference, opened.directory, "made a model that failed in training", tf.errors.InvalidArgumentError):
         progress = trainer.fit()
 
     begun = time.monotonic()
     _export(Path(model), opened, trained, transform_graph, lineage)
     export_s = time.monotonic() - begun
     with replaced_directory(Path(history)) as partial:
+        if _model_name(opened) == "linear":
+            names = id_names(opened.problem, described.features, transform_graph)
+            write_coefficients(partial, trained, context, train, names)
         write_history(partial, _history(opened, context, progress, weights, trainer.resumed_from))
     return _report(opened, trained, progress, export_s, trainer.resumed_from)
 

@@ -6,10 +6,12 @@ distribution needs: Keras 3's ``fit`` fails under several of TensorFlow's strate
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tidemill.train.batches import Block, Packing
@@ -34,9 +36,9 @@ class Steps:
         self.model, self._packing, self._context = model, packing, context
         self._build(weighted)
         signature = [packing.specs(weighted)]
-        # The user's layers are plain Keras code, as under fit(): no autograph.
-        self._train = tf.function(self._train_block, input_signature=signature, autograph=False)
-        self._evaluate = tf.function(self._evaluate_block, input_signature=signature, autograph=False)
+        # One trace each, made here, so that what user code raises is raised now. No autograph, as under fit().
+        self._train = _traced(self._train_block, signature)
+        self._evaluate = _traced(self._evaluate_block, signature)
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -48,7 +50,7 @@ class Steps:
         """Takes a step per batch of the block. Returns the sum over examples of the loss at their step."""
         return float(self._train(block.tensors()))
 
-    def evaluate(self, blocks: Iterable[Block]) -> dict[str, float]:
+    def evaluate(self, blocks: Iterable[Block]) -> dict[str, float | None]:
         """Returns loss and metrics over all the examples; none is left out. The model's metrics are reset."""
         self.model.reset_metrics()
         total, rows = 0.0, 0
@@ -57,14 +59,16 @@ class Steps:
             rows += len(block)
         return self.results(total / rows)
 
-    def results(self, loss: float) -> dict[str, float]:
-        """Returns ``loss`` and the model's metrics as they stand, and resets these."""
-        values = {name: float(value) for name, value in self.model.get_metrics_result().items()}
+    def results(self, loss: float) -> dict[str, float | None]:
+        """Returns ``loss`` and the model's metrics as they stand (None where one isn't finite), and resets these."""
+        values = {name: np.asarray(value) for name, value in self.model.get_metrics_result().items()}
         self.model.reset_metrics()
-        return {**values, "loss": loss}
+        scalars = {name: float(value) for name, value in values.items() if value.ndim == 0}
+        finite = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
+        return {**finite, "loss": loss}
 
     def _build(self, weighted: bool) -> None:
-        """Creates all variables before tracing, since a graph function must not create any in its second trace."""
+        """Creates all variables, which a traced function can't."""
         labels = tf.zeros([2] if self._packing.label_dtype == "int64" else [2, 1], self._packing.label_dtype)
         weights = tf.ones([2]) if weighted else None
         inputs = sample(self._context, 2)
@@ -117,6 +121,13 @@ class Steps:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         prediction = call_model(self.model, inputs, training=False)
         return prediction, self.model.compute_loss(inputs, labels, prediction, weights, training=False)
+
+
+def _traced(function: Callable[..., Any], signature: Sequence[Any]) -> Callable[..., Any]:
+    concrete: Callable[..., Any] = tf.function(
+        function, input_signature=signature, autograph=False
+    ).get_concrete_function()
+    return concrete
 
 
 def summed(gradient: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -99,7 +98,9 @@ class Trainer:
         begun = time.monotonic()
         evaluation = self._steps.evaluate(self._evaluation.blocks(self._context.batch_size))
         progress.seconds += time.monotonic() - begun
-        self._check_finite(evaluation["loss"], None, "eval")
+        eval_loss = evaluation["loss"]
+        assert eval_loss is not None
+        self._check_finite(eval_loss, None, "eval")
         progress.epoch += 1
         record = {
             "epoch": progress.epoch,
@@ -111,8 +112,8 @@ class Trainer:
             "examples_per_second": progress.examples / max(progress.epoch_seconds, 1e-9),
         }
         progress.history.append(record)
-        if progress.best_loss is None or evaluation["loss"] < progress.best_loss:
-            progress.best_loss, progress.best_epoch = evaluation["loss"], progress.epoch
+        if progress.best_loss is None or eval_loss < progress.best_loss:
+            progress.best_loss, progress.best_epoch = eval_loss, progress.epoch
             self._best = [np.array(variable) for variable in self._steps.model.variables]
         progress.step, progress.loss, progress.examples, progress.epoch_seconds = 0, 0.0, 0, 0.0
         patience = training.early_stopping_patience
@@ -145,10 +146,9 @@ class Trainer:
 
 
 def _line(record: dict) -> str:
-    shown = (f"{split} {name} {record[split][name]:.4f}" for split in ("train", "eval") for name in record[split])
+    shown = (
+        f"{split} {name} {'undefined' if value is None else format(value, '.4f')}"
+        for split in ("train", "eval")
+        for name, value in record[split].items()
+    )
     return f"train: epoch {record['epoch']}, step {record['step']}: {', '.join(shown)}"
-
-
-def checkpoint_directory(checkpoints: str | Path) -> Path:
-    """Returns where the checkpoints lie in the scratch directory of the stage."""
-    return Path(checkpoints) / "train"
