@@ -1,0 +1,248 @@
+"""The passes over typed batches: label them, key them, plan the splits, write the parts, count the copies.
+
+Each batch stands alone: its files have names of their own and depend on nothing else, so any runner may spread,
+reorder or repeat the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tidemill.files import sha256_file
+from tidemill.ingest.blocks import Types, one_chunk
+from tidemill.ingest.casting import finite, natural_type
+from tidemill.ingest.delimited import Dialect
+from tidemill.ingest.failures import carried
+from tidemill.ingest.hashing import hash_columns
+from tidemill.ingest.labels import LabelRule
+from tidemill.ingest.quarantine import NO_LABEL, NO_TIME, Fault, FaultCount, write_faults
+from tidemill.ingest.readers import Batch, Shard, read_batches
+from tidemill.ingest.splits import PlanPart, SplitPlan, SplitRule, moments
+from tidemill.ingest.summary import LabelSummary, Summary
+from tidemill.problem import SPLITS
+
+_ROW_GROUP = 65_536
+_PARTITIONS = 64
+_PARTITION_BITS = np.uint64(64 - 6)
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """A batch whose rows all have a label, and what their split hangs on.
+
+    Attributes:
+        batch: the rows, label included.
+        non_finite: NaN and infinities that were made null, by column.
+        samples: up to two hashes of values by column, which tell none, one and several apart.
+        rows, units, measures: uint64 [rows]; see ``tidemill.ingest.splits``.
+    """
+
+    batch: Batch
+    non_finite: Mapping[str, int]
+    samples: Mapping[str, frozenset[int]]
+    rows: np.ndarray
+    units: np.ndarray
+    measures: np.ndarray
+
+
+def key_batch(batch: Batch, label: LabelRule, split: SplitRule) -> Keyed:
+    """Finds the label of each row and all that its split hangs on; rows that lack either become faults."""
+    source_columns = batch.table.column_names
+    table, non_finite = _finite(batch.table)
+    table, unlabelled = label.apply(table)
+    refused = {NO_LABEL: unlabelled}
+    if split.config.method == "temporal":
+        refused[NO_TIME] = moments(one_chunk(table.column(str(split.time))))[1] & ~unlabelled
+    keep = ~np.any(list(refused.values()), axis=0)
+    faults = [fault for kind, rows in refused.items() for fault in _faults(batch, kind, rows)]
+    positions = batch.position + np.flatnonzero(keep).astype(np.uint64)
+    if not keep.all():
+        table = table.filter(pa.array(keep))
+    rows, samples = np.zeros(table.num_rows, np.uint64), {}
+    for name, hashes, valid in hash_columns(table, source_columns):
+        rows += hashes
+        known = hashes[valid]
+        samples[name] = frozenset({int(known.min()), int(known.max())}) if len(known) else frozenset()
+    units = split.units(table, rows)
+    kept = Batch(batch.shard, batch.number, batch.position, table, batch.origins, (*batch.faults, *faults))
+    return Keyed(kept, non_finite, samples, rows, units, split.measures(table, positions))
+
+
+def _finite(table: pa.Table) -> tuple[pa.Table, dict[str, int]]:
+    counts = {}
+    for i, name in enumerate(table.column_names):
+        if pa.types.is_floating(table.schema.field(i).type):
+            column, count = finite(one_chunk(table.column(i)))
+            if count:
+                counts[name] = count
+                table = table.set_column(i, name, column)
+    return table, counts
+
+
+def _faults(batch: Batch, kind: str, rows: np.ndarray) -> Iterator[Fault]:
+    for row in np.flatnonzero(rows):
+        file, line = batch.locate(int(row))
+        values = batch.table.slice(int(row), 1).to_pylist()[0]
+        yield Fault(file, line, kind, kind, ", ".join(f"{k}={v}" for k, v in values.items() if v is not None)[:2000])
+
+
+def write_batch(keyed: Keyed, assigned: np.ndarray, directory: Path, label: LabelRule) -> Summary:
+    """Writes the rows of a batch to one Parquet file per split, and its faults; returns what was written."""
+    batch, part = keyed.batch, f"part-{keyed.batch.shard:05d}-{keyed.batch.number:05d}"
+    files: dict[str, dict[str, Any]] = {}
+    rows: dict[str, int] = {}
+    labels: dict[str, LabelSummary] = {}
+    for code, split in enumerate(SPLITS):
+        table = batch.table.filter(pa.array(assigned == code))
+        rows[split] = table.num_rows
+        if table.num_rows:
+            path = directory / split / f"{part}.parquet"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, path, row_group_size=_ROW_GROUP, compression="zstd")
+            name = path.relative_to(directory).as_posix()
+            files[name] = {"rows": table.num_rows, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            labels[split] = LabelSummary.of(one_chunk(table.column(label.label.output)), label.task)
+    if batch.faults:
+        path = directory / "quarantine" / f"{part}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_faults(path, batch.faults)
+    columns = {field.name: natural_type(field.type) for field in batch.table.schema}
+    nulls = {name: batch.table.column(name).null_count for name in batch.table.column_names}
+    faults = FaultCount.of(batch.faults)
+    return Summary(rows, labels, columns, nulls, keyed.non_finite, keyed.samples, faults, files)
+
+
+class ReadBatches(beam.PTransform):
+    """``PCollection[Shard] -> PCollection[Batch]``."""
+
+    def __init__(self, dialect: Dialect, types: Types) -> None:
+        super().__init__()
+        self._dialect, self._types = dialect, types
+
+    def expand(self, shards: beam.PCollection) -> beam.PCollection:
+        return shards | "Read" >> beam.ParDo(_ReadShard(self._dialect, self._types)).with_output_types(Batch)
+
+
+class _ReadShard(beam.DoFn):
+    def __init__(self, dialect: Dialect, types: Types) -> None:
+        self._dialect, self._types = dialect, types
+
+    def process(self, shard: Shard) -> Iterable[Batch]:
+        with carried():
+            yield from read_batches(shard, self._dialect, self._types)
+
+
+class KeyBatches(beam.PTransform):
+    """``PCollection[Batch] -> PCollection[Keyed]``."""
+
+    def __init__(self, label: LabelRule, split: SplitRule) -> None:
+        super().__init__()
+        self._label, self._split = label, split
+
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:
+        return batches | "Key" >> beam.Map(self._key).with_output_types(Keyed)
+
+    def _key(self, batch: Batch) -> Keyed:
+        with carried():
+            return key_batch(batch, self._label, self._split)
+
+
+class PlanSplits(beam.PTransform):
+    """``PCollection[Keyed] -> PCollection[SplitPlan]`` of one.
+
+    Only where the rows of a unit must agree on a place, time or class are they brought together, as 16 bytes each.
+    """
+
+    def __init__(self, rule: SplitRule) -> None:
+        super().__init__()
+        self._rule = rule
+
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:
+        if self._rule.must_agree:
+            parts = (
+                batches
+                | "Spread" >> beam.FlatMap(_by_unit)
+                | "Units" >> beam.GroupByKey()
+                | "Agree" >> beam.MapTuple(self._agreed)
+            )
+        else:
+            parts = batches | "Measure" >> beam.Map(self._measured)
+        return parts | "Merge" >> beam.CombineGlobally(PlanPart.merge) | "Plan" >> beam.Map(self._planned)
+
+    def _agreed(self, _partition: int, pieces: Iterable[tuple[np.ndarray, np.ndarray]]) -> PlanPart:
+        units, measures = zip(*pieces, strict=True)
+        return PlanPart.of(self._rule, np.concatenate(units), np.concatenate(measures))
+
+    def _measured(self, keyed: Keyed) -> PlanPart:
+        return PlanPart.of(self._rule, keyed.units, keyed.measures)
+
+    def _planned(self, part: PlanPart) -> SplitPlan:
+        return part.plan(self._rule)
+
+
+def _by_unit(keyed: Keyed) -> Iterator[tuple[int, tuple[np.ndarray, np.ndarray]]]:
+    for partition, rows in _partitions(keyed.units):
+        yield partition, (keyed.units[rows], keyed.measures[rows])
+
+
+def _partitions(hashes: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields each partition that hashes fall into, and the indices of those that do."""
+    partitions = (hashes >> _PARTITION_BITS).astype(np.int64)
+    order = np.argsort(partitions, kind="stable")
+    bounds = np.searchsorted(partitions[order], np.arange(_PARTITIONS + 1))
+    for partition in np.flatnonzero(np.diff(bounds)):
+        yield int(partition), order[bounds[partition] : bounds[partition + 1]]
+
+
+class WriteParts(beam.PTransform):
+    """``PCollection[Keyed] -> PCollection[Summary]`` of one; writes Parquet per split and quarantine below a path."""
+
+    def __init__(self, plan: SplitPlan, split: SplitRule, label: LabelRule, directory: Path) -> None:
+        super().__init__()
+        self._plan, self._split, self._label, self._directory = plan, split, label, directory
+
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:
+        return (
+            batches
+            | "Write" >> beam.Map(self._write).with_output_types(Summary)
+            | "Summarise" >> beam.CombineGlobally(Summary.merge)
+        )
+
+    def _write(self, keyed: Keyed) -> Summary:
+        with carried():
+            assigned = self._plan.assign(self._split, keyed.units, keyed.measures)
+            return write_batch(keyed, assigned, self._directory, self._label)
+
+
+class CountDuplicates(beam.PTransform):
+    """``PCollection[Keyed] -> PCollection[int]`` of one: rows that repeat an earlier row exactly.
+
+    The row hashes are brought together, 8 bytes a row: the one thing here that grows with the rows.
+    """
+
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:
+        return (
+            batches
+            | "Spread" >> beam.FlatMap(_by_row)
+            | "Copies" >> beam.GroupByKey()
+            | "Count" >> beam.MapTuple(_repeats)
+            | "Sum" >> beam.CombineGlobally(sum)
+        )
+
+
+def _by_row(keyed: Keyed) -> Iterator[tuple[int, np.ndarray]]:
+    for partition, rows in _partitions(keyed.rows):
+        yield partition, keyed.rows[rows]
+
+
+def _repeats(_partition: int, pieces: Iterable[np.ndarray]) -> int:
+    hashes = np.concatenate(list(pieces))
+    return len(hashes) - len(np.unique(hashes))

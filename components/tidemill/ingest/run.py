@@ -1,0 +1,221 @@
+"""Ingest: a table becomes typed, labelled, divided examples in Parquet."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+
+from tidemill.artifacts import ExamplesManifest
+from tidemill.beam import pipeline_options
+from tidemill.bundle import Bundle, open_bundle
+from tidemill.errors import DataError
+from tidemill.files import replaced_directory
+from tidemill.ingest.bigquery import ReadTable, StageRows
+from tidemill.ingest.blocks import Types
+from tidemill.ingest.columns import check_columns, stored_types
+from tidemill.ingest.delimited import Dialect
+from tidemill.ingest.division import CountDuplicates, KeyBatches, PlanSplits, ReadBatches, WriteParts
+from tidemill.ingest.failures import delivered
+from tidemill.ingest.fingerprint import CONTENT, fingerprint
+from tidemill.ingest.labels import LabelRule, classes_of
+from tidemill.ingest.quarantine import FaultCount
+from tidemill.ingest.readers import Shard, shards_of
+from tidemill.ingest.scan import ProfileTable, TableProfile
+from tidemill.ingest.sources import SourceFile, is_bigquery, list_files
+from tidemill.ingest.splits import SplitPlan, SplitRule
+from tidemill.ingest.summary import Summary
+from tidemill.problem import SPLITS, Problem
+
+
+@dataclass(frozen=True)
+class IngestReport:
+    """What was read and what became of it.
+
+    Attributes:
+        source: uri, fingerprint, files and rows (all that were met, refused ones included).
+        rows: rows by split.
+        columns: int64, float64 or string by column.
+        classes: as in :class:`tidemill.artifacts.ExamplesManifest`.
+        label: distribution of the label by split: rows by class, or mean, std, min and max.
+        duplicates: rows that are exact copies of an earlier row.
+        quarantined: rows that could not be read.
+        reasons: quarantined rows by reason.
+        nulls: missing values by column, NaN and infinities among them.
+        non_finite: NaN and infinities by column, where there were any.
+        constant: columns with a single value.
+        empty: columns without any value.
+    """
+
+    source: Mapping[str, Any]
+    rows: Mapping[str, int]
+    columns: Mapping[str, str]
+    classes: tuple[str, ...]
+    label: Mapping[str, Mapping[str, Any]]
+    duplicates: int
+    quarantined: int
+    reasons: Mapping[str, int]
+    nulls: Mapping[str, int]
+    non_finite: Mapping[str, int]
+    constant: tuple[str, ...]
+    empty: tuple[str, ...]
+
+
+def run(
+    bundle: str | Path, source: str, source_fingerprint: str, examples: str | Path, beam_runner: str = "direct"
+) -> IngestReport:
+    """Reads a table, infers its types over all rows, and divides it into train, eval and test.
+
+    It passes over the source twice (types; then rows), and once between for splits by quantiles. What is held in
+    memory is one batch (about 32 MiB of the source) and its copies, 8 bytes a row to count exact copies, and, for
+    splits by quantiles, at most 16 MiB per class and 16 bytes a row where the rows of a unit must be brought
+    together. With a runner other than ``direct`` the workers must see ``examples`` at the same path.
+
+    Args:
+        bundle: the packed problem.
+        source: file, directory, glob or URI; see ``tidemill.ingest.sources``.
+        source_fingerprint: what the source held when the run was submitted. A fingerprint of content is checked.
+        examples: the directory to write; layout as in ``tidemill.artifacts``.
+        beam_runner: direct, flink, dataflow or spark.
+
+    Raises:
+        DataError: if the table cannot be used as the problem describes it.
+    """
+    opened = open_bundle(Path(bundle))
+    source, examples = str(source), Path(examples)
+    if source_fingerprint.startswith(CONTENT) and fingerprint(source) != source_fingerprint:
+        raise DataError(source, "changed since the run was submitted", remedy="run again")
+    with tempfile.TemporaryDirectory(prefix="tidemill-ingest-") as scratch:
+        passes = _Passes(opened, source, beam_runner, Path(scratch))
+        with replaced_directory(examples) as partial:
+            return passes.ingest(source_fingerprint, partial)
+
+
+class _Passes:
+    """The passes over one source."""
+
+    def __init__(self, bundle: Bundle, source: str, runner: str, scratch: Path) -> None:
+        self._bundle, self._source, self._runner, self._scratch = bundle, source, runner, scratch
+        self._problem: Problem = bundle.problem
+        options = self._problem.ingest
+        self._dialect = Dialect(options.delimiter, options.encoding, options.null_values)
+        self._label = LabelRule(self._problem.label, self._problem.task)
+        self._split = SplitRule.of(self._problem)
+
+    def ingest(self, source_fingerprint: str, directory: Path) -> IngestReport:
+        files = self._files()
+        profile = self._scan(files)
+        types = stored_types(profile.columns(), self._problem, self._bundle.schema)
+        check_columns(self._source, types, self._problem)
+        shards = shards_of(files, profile.rows)
+        plan = SplitPlan.by_hash(self._split)
+        if self._split.config.method != "hash":
+            plan = self._plan(shards, types)
+        summary, duplicates = self._divide(shards, types, plan, directory)
+        report = self._report(summary, duplicates, source_fingerprint, len(files))
+        ExamplesManifest(
+            rows=report.rows,
+            columns=report.columns,
+            classes=report.classes,
+            files=summary.files,
+            source={"uri": self._source, "fingerprint": source_fingerprint, "rows": report.source["rows"]},
+            duplicates=duplicates,
+            quarantined=report.quarantined,
+        ).write(directory)
+        return report
+
+    def _files(self) -> list[SourceFile]:
+        if not is_bigquery(self._source):
+            return list_files(self._source)
+        staged = self._scratch / "bigquery"
+        staged.mkdir()
+        with delivered(), self._pipeline() as pipeline:
+            _ = pipeline | "Table" >> ReadTable(self._source) | "Stage" >> StageRows(staged)
+        return list_files(str(staged))
+
+    def _scan(self, files: Sequence[SourceFile]) -> TableProfile:
+        with delivered(), self._pipeline() as pipeline:
+            sources = pipeline | "Files" >> beam.Create(list(enumerate(files)))
+            self._save(sources | "Profile" >> ProfileTable(self._dialect), "profile")
+        profile: TableProfile = self._load("profile")
+        if files[0].format in ("csv", "parquet"):
+            profile.check_same_columns()
+        rows = sum(profile.rows.values())
+        self._check_faults(profile.faults, rows)
+        if not rows:
+            raise DataError(self._source, "holds no rows", f"only the columns {', '.join(profile.columns())}")
+        return profile
+
+    def _plan(self, shards: Sequence[Shard], types: Types) -> SplitPlan:
+        with delivered(), self._pipeline() as pipeline:
+            self._save(self._keyed(pipeline, shards, types) | "PlanSplits" >> PlanSplits(self._split), "plan")
+        plan: SplitPlan = self._load("plan")
+        return plan
+
+    def _divide(self, shards: Sequence[Shard], types: Types, plan: SplitPlan, directory: Path) -> tuple[Summary, int]:
+        with delivered(), self._pipeline() as pipeline:
+            keyed = self._keyed(pipeline, shards, types)
+            parts = keyed | "Parts" >> WriteParts(plan, self._split, self._label, directory)
+            self._save(parts, "summary")
+            self._save(keyed | "Duplicates" >> CountDuplicates(), "duplicates")
+        return self._load("summary"), self._load("duplicates")
+
+    def _keyed(self, pipeline: beam.Pipeline, shards: Sequence[Shard], types: Types) -> beam.PCollection:
+        return (
+            pipeline
+            | "Shards" >> beam.Create(list(shards))
+            | "Batches" >> ReadBatches(self._dialect, types)
+            | "Keys" >> KeyBatches(self._label, self._split)
+        )
+
+    def _report(self, summary: Summary, duplicates: int, source_fingerprint: str, files: int) -> IngestReport:
+        rows: dict[str, int] = {split: summary.rows.get(split, 0) for split in SPLITS}
+        self._check_faults(summary.faults, sum(rows.values()))
+        classes: Counter[str] = sum((label.classes for label in summary.labels.values()), Counter())
+        ordered = classes_of(self._problem.label, self._problem.task, classes)
+        empty_splits = [split for split in SPLITS if not rows[split]]
+        if empty_splits:
+            shown = ", ".join(f"{split}: {n:,}" for split, n in rows.items())
+            raise DataError(
+                self._source,
+                f"split {empty_splits[0]} is empty",
+                shown,
+                "give more rows, other shares, or smaller groups (problem.yaml: split, group)",
+            )
+        total = sum(rows.values()) + summary.faults.total
+        return IngestReport(
+            source={"uri": self._source, "fingerprint": source_fingerprint, "files": files, "rows": total},
+            rows=rows,
+            columns=summary.columns,
+            classes=ordered,
+            label={split: summary.labels[split].shown() for split in SPLITS},
+            duplicates=duplicates,
+            quarantined=summary.faults.total,
+            reasons=dict(summary.faults.reasons.most_common()),
+            nulls=summary.nulls,
+            non_finite=summary.non_finite,
+            constant=summary.columns_with(1),
+            empty=summary.columns_with(0),
+        )
+
+    def _check_faults(self, faults: FaultCount, rows: int) -> None:
+        faults.check(self._source, rows, self._problem.gates.data.max_quarantined)
+
+    def _pipeline(self) -> beam.Pipeline:
+        return beam.Pipeline(options=pipeline_options(self._runner))
+
+    def _save(self, value: beam.PCollection, name: str) -> None:
+        _ = value | f"Save {name}" >> beam.Map(_dump, self._scratch / name)
+
+    def _load(self, name: str) -> Any:
+        return pickle.loads((self._scratch / name).read_bytes())
+
+
+def _dump(value: Any, path: Path) -> None:
+    path.write_bytes(pickle.dumps(value))
