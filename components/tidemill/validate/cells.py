@@ -161,6 +161,4 @@ def _top(by_column: Mapping[str, Sequence[tuple[str, int]]], kept: int) -> dict[
 
 
 def _fold(cell: Cell, names: Sequence[str], values: Mapping[str, frozenset[str]]) -> Cell:
-    return tuple(
-        word if word in values[name] else None for name, word in zip(names, cell, strict=True)
-    )
+    return tuple(word if word in values[name] else None for name, word in zip(names, cell, strict=True))

@@ -49,7 +49,8 @@ def row_checks(manifest: ExamplesManifest, gate: DataGate) -> list[Check]:
             f"<= {gate.max_quarantined:g}",
             f"{share:.4g}",
             f"{manifest.quarantined:,} of {seen:,} rows ({share:.2%}) could not be read; at most "
-            f"{gate.max_quarantined:.2%} may (gates.data.max_quarantined). The reasons are in the examples' quarantine/.",
+            f"{gate.max_quarantined:.2%} may (gates.data.max_quarantined). "
+            "The examples' quarantine/ has the reasons.",
             share,
             gate.max_quarantined,
         ),
@@ -101,7 +102,7 @@ def column_checks(
             checks.append(
                 _failed(
                     gate, column, "NAN", "no NaN", f"{nan} NaN",
-                    f"`{column}` is NaN (not a number) in {nan:,} of {rows:,} training rows; they are taken for missing",
+                    f"`{column}` is NaN in {nan:,} of {rows:,} training rows; that is taken for missing",
                     blocking=False,
                 )
             )  # fmt: skip
@@ -124,7 +125,7 @@ def _label_checks(
         return [
             _failed(
                 gate, label, "LABEL_MISSING", "a label in every row", f"{unlabelled} without",
-                f"{unlabelled:,} of {rows:,} training rows have no label in `{label}`. Take such rows out of the source",
+                f"{unlabelled:,} of {rows:,} training rows have no `{label}` to learn. Take them out of the source",
             )
         ]  # fmt: skip
     if feature is None or not manifest.classes or not feature.HasField("string_stats"):

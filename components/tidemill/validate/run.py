@@ -18,7 +18,7 @@ from tidemill.validate.checks import column_checks, distance_checks, row_checks,
 from tidemill.validate.columns import Role, roles
 from tidemill.validate.distances import Distance, compare
 from tidemill.validate.schema import infer, read_curated, set_environments, to_text
-from tidemill.validate.statistics import Description, Statistics, describe
+from tidemill.validate.statistics import Description, Statistics, describe, read_statistics
 from tidemill.validate.summary import summarise
 
 SUMMARY = "summary.json"
@@ -141,11 +141,6 @@ def _distances(
     return skew, drift
 
 
-def read_statistics(path: Path) -> Statistics:
-    """Reads a ``stats.pb``."""
-    return Statistics.FromString(path.read_bytes())
-
-
 def _write_statistics(destination: Path, description: Description, summary: dict[str, object]) -> None:
     with replaced_directory(destination) as directory:
         for split, statistics in description.splits.items():
@@ -157,7 +152,7 @@ def _write_statistics(destination: Path, description: Description, summary: dict
 
 
 def _bytes(statistics: Statistics) -> bytes:
-    return statistics.SerializeToString(deterministic=True)
+    return bytes(statistics.SerializeToString(deterministic=True))
 
 
 def _write_anomalies(

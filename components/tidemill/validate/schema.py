@@ -18,7 +18,7 @@ SERVING = "SERVING"
 MAX_DOMAIN = 100
 """Columns with more distinct values than this get no closed set of them."""
 
-_TYPES = {"int64": schema_pb2.INT, "float64": schema_pb2.FLOAT, "string": schema_pb2.BYTES}
+TYPES = {"int64": schema_pb2.INT, "float64": schema_pb2.FLOAT, "string": schema_pb2.BYTES}
 
 
 def infer(
@@ -40,14 +40,11 @@ def infer(
         schema.feature.add(name=name)
     for feature in schema.feature:
         # A column without any value has no type in the statistics; the manifest knows it.
-        feature.type = _TYPES[columns[feature.name]]
+        feature.type = TYPES[columns[feature.name]]
         if feature.WhichOneof("shape_type") is None:
             feature.value_count.min = feature.value_count.max = 1
-        _infer_domain(feature, role[feature.name])
-    used = {feature.domain for feature in schema.feature if feature.HasField("domain")}
-    domains = [domain for domain in schema.string_domain if domain.name in used]
+        _infer_domain(schema, feature, role[feature.name])
     del schema.string_domain[:]
-    schema.string_domain.extend(sorted(domains, key=lambda domain: domain.name))
     ordered = sorted(schema.feature, key=lambda feature: list(columns).index(feature.name))
     del schema.feature[:]
     schema.feature.extend(ordered)
@@ -55,13 +52,16 @@ def infer(
     return schema
 
 
-def _infer_domain(feature: schema_pb2.Feature, role: Role) -> None:
-    if role != "category":
-        feature.ClearField("domain_info")
+def _infer_domain(schema: schema_pb2.Schema, feature: schema_pb2.Feature, role: Role) -> None:
+    # TFDV keeps sets of values beside the columns; a column that holds its own is easier to read and to edit.
+    values = domain_values(schema, feature)
+    if (domain := feature.WhichOneof("domain_info")) is not None:
+        feature.ClearField(domain)
     if role == "category" and feature.type == schema_pb2.INT:
-        feature.ClearField("domain_info")
         feature.int_domain.is_categorical = True
-    if role == "quantity" and feature.type == schema_pb2.FLOAT:
+    elif role == "category" and values is not None:
+        feature.string_domain.value.extend(values)
+    elif role == "quantity" and feature.type == schema_pb2.FLOAT:
         feature.float_domain.disallow_inf = True
 
 
@@ -94,7 +94,8 @@ def read_curated(path: Path) -> schema_pb2.Schema:
 
 
 def to_text(schema: schema_pb2.Schema) -> str:
-    return text_format.MessageToString(schema, as_utf8=True)
+    """Returns the text form of a schema."""
+    return str(text_format.MessageToString(schema, as_utf8=True))
 
 
 def domain_values(schema: schema_pb2.Schema, feature: schema_pb2.Feature) -> list[str] | None:

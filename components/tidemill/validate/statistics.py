@@ -11,9 +11,9 @@ import multiprocessing
 import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,7 +26,7 @@ from tidemill.artifacts import parts
 from tidemill.errors import PlatformError
 from tidemill.validate.cells import Cell, SliceKey, SlicePlan, plan_slices
 
-Statistics = statistics_pb2.DatasetFeatureStatisticsList
+Statistics: TypeAlias = statistics_pb2.DatasetFeatureStatisticsList
 
 BATCH_ROWS = 65_536
 _BUFFER_ROWS = 4 * BATCH_ROWS  # held back over all cells of a split; bounds memory whatever the number of cells
@@ -102,7 +102,7 @@ def describe(
     plan = plan_slices(_batches(parts(examples, "train"), wanted), sensitive, columns)
     if processes is None:
         processes = 1 if sum(rows.values()) < _ROWS_WORTH_A_FORK else min(2, len(os.sched_getaffinity(0)))
-    groups = _column_groups(examples, rows, columns, processes)
+    groups = _column_groups(columns, processes)
     work = [_Work(examples, tuple(rows), group, plan, tuple(categorical)) for group in groups]
     if len(work) == 1:
         results = [_count(work[0])]
@@ -117,6 +117,11 @@ def describe(
                 str(examples / split), f"expected the {expected} rows of the manifest", str(got), "run ingest again"
             )
     return Description(splits, plan)
+
+
+def read_statistics(path: Path) -> Statistics:
+    """Reads a ``stats.pb``."""
+    return Statistics.FromString(path.read_bytes())
 
 
 @dataclass(frozen=True)
@@ -141,9 +146,7 @@ def _batches(files: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.Recor
             ) from error
 
 
-def _column_groups(
-    examples: Path, rows: Mapping[str, int], columns: Mapping[str, str], processes: int
-) -> list[tuple[str, ...]]:
+def _column_groups(columns: Mapping[str, str], processes: int) -> list[tuple[str, ...]]:
     """Divides the columns so that the groups cost about the same: strings cost three times what numbers do."""
     groups: list[list[str]] = [[] for _ in range(max(1, min(processes, len(columns))))]
     cost = [0] * len(groups)
@@ -222,7 +225,7 @@ def _select(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
 def _extract(generators: Sequence[Any], cells: Sequence[_Accumulation]) -> bytes:
     """Merges cells into serialized statistics, leaving the cells as they were."""
     if not cells:
-        return Statistics(datasets=[statistics_pb2.DatasetFeatureStatistics()]).SerializeToString()
+        return bytes(Statistics(datasets=[statistics_pb2.DatasetFeatureStatistics()]).SerializeToString())
     merged = []
     for i, generator in enumerate(generators):
         # merge_accumulators works in place on the first and keeps parts of it: only a copy may be given away.
@@ -231,7 +234,7 @@ def _extract(generators: Sequence[Any], cells: Sequence[_Accumulation]) -> bytes
     statistics = stats_impl.extract_statistics_output(merged, generators)
     for feature in statistics.datasets[0].features:
         _settle(feature)
-    return statistics.SerializeToString()
+    return bytes(statistics.SerializeToString())
 
 
 def _settle(feature: statistics_pb2.FeatureNameStatistics) -> None:
