@@ -188,7 +188,7 @@ class _Parser:
         self._file, self._names, self._dialect, self._types = file, list(names), dialect, types
 
     def parse(self, data: bytes, first_line: int) -> Block:
-        if not data.strip(b"\r\n"):
+        if re.fullmatch(rb"[\r\n]*", data):
             no_rows = pa.table({name: pa.nulls(0) for name in self._names})
             return self._finish(Block(no_rows, (), (), len(data)))
         try:

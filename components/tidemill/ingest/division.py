@@ -175,7 +175,11 @@ class PlanSplits(beam.PTransform):
             )
         else:
             parts = batches | "Measure" >> beam.Map(self._measured)
-        return parts | "Merge" >> beam.CombineGlobally(PlanPart.merge) | "Plan" >> beam.Map(self._planned)
+        return (
+            parts
+            | "Merge" >> beam.CombineGlobally(PlanPart.merge).without_defaults()
+            | "Plan" >> beam.Map(self._planned)
+        )
 
     def _agreed(self, _partition: int, pieces: Iterable[tuple[np.ndarray, np.ndarray]]) -> PlanPart:
         units, measures = zip(*pieces, strict=True)
@@ -213,7 +217,7 @@ class WriteParts(beam.PTransform):
         return (
             batches
             | "Write" >> beam.Map(self._write).with_output_types(Summary)
-            | "Summarise" >> beam.CombineGlobally(Summary.merge)
+            | "Summarise" >> beam.CombineGlobally(Summary.merge).without_defaults()
         )
 
     def _write(self, keyed: Keyed) -> Summary:
@@ -223,7 +227,7 @@ class WriteParts(beam.PTransform):
 
 
 class CountDuplicates(beam.PTransform):
-    """``PCollection[Keyed] -> PCollection[int]`` of one: rows that repeat an earlier row exactly.
+    """``PCollection[Keyed] -> PCollection[int]`` of one, or none without rows: rows that repeat an earlier row exactly.
 
     The row hashes are brought together, 8 bytes a row: the one thing here that grows with the rows.
     """
@@ -234,7 +238,7 @@ class CountDuplicates(beam.PTransform):
             | "Spread" >> beam.FlatMap(_by_row)
             | "Copies" >> beam.GroupByKey()
             | "Count" >> beam.MapTuple(_repeats)
-            | "Sum" >> beam.CombineGlobally(sum)
+            | "Sum" >> beam.CombineGlobally(sum).without_defaults()
         )
 
 

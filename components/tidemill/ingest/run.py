@@ -164,7 +164,7 @@ class _Passes:
             parts = keyed | "Parts" >> WriteParts(plan, self._split, self._label, directory)
             self._save(parts, "summary")
             self._save(keyed | "Duplicates" >> CountDuplicates(), "duplicates")
-        return self._load("summary"), self._load("duplicates")
+        return self._load("summary"), self._load("duplicates") if self._saved("duplicates") else 0
 
     def _keyed(self, pipeline: beam.Pipeline, shards: Sequence[Shard], types: Types) -> beam.PCollection:
         return (
@@ -212,6 +212,9 @@ class _Passes:
 
     def _save(self, value: beam.PCollection, name: str) -> None:
         _ = value | f"Save {name}" >> beam.Map(_dump, self._scratch / name)
+
+    def _saved(self, name: str) -> bool:
+        return (self._scratch / name).is_file()
 
     def _load(self, name: str) -> Any:
         return pickle.loads((self._scratch / name).read_bytes())

@@ -51,6 +51,16 @@ class TableProfile:
 
     files: tuple[FileProfile, ...]
 
+    @classmethod
+    def merge(cls, parts: Iterable[TableProfile]) -> TableProfile:
+        """Joins parts, those of one file in the order in which they are given."""
+        merged: dict[int, FileProfile] = {}
+        for part in parts:
+            for profile in part.files:
+                known = merged.get(profile.index)
+                merged[profile.index] = known.merge(profile) if known else profile
+        return cls(tuple(merged[index] for index in sorted(merged)))
+
     @property
     def rows(self) -> dict[str, int]:
         """Rows by file."""
@@ -92,7 +102,7 @@ def profile_file(index: int, file: SourceFile, dialect: Dialect) -> Iterator[Fil
 
 
 class ProfileTable(beam.PTransform):
-    """Profiles of all files of a source: ``PCollection[(index, SourceFile)] -> PCollection[TableProfile]`` of one."""
+    """The profile of a source: ``PCollection[(index, SourceFile)] -> PCollection[TableProfile]`` of one."""
 
     def __init__(self, dialect: Dialect) -> None:
         super().__init__()
@@ -102,9 +112,7 @@ class ProfileTable(beam.PTransform):
         return (
             files
             | "ProfileBlocks" >> beam.ParDo(_ProfileBlocks(self._dialect))
-            | "MergeFiles" >> beam.CombinePerKey(_merge_parts)
-            | "Values" >> beam.Values()
-            | "Gather" >> beam.CombineGlobally(_Gather())
+            | "Merge" >> beam.CombineGlobally(TableProfile.merge).without_defaults()
         )
 
 
@@ -112,31 +120,7 @@ class _ProfileBlocks(beam.DoFn):
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
 
-    def process(self, element: tuple[int, SourceFile]) -> Iterable[tuple[int, FileProfile]]:
+    def process(self, element: tuple[int, SourceFile]) -> Iterable[TableProfile]:
         with carried():
             for profile in profile_file(*element, self._dialect):
-                yield element[0], profile
-
-
-def _merge_parts(parts: Iterable[FileProfile]) -> FileProfile:
-    iterator = iter(parts)
-    merged = next(iterator)
-    for part in iterator:
-        merged = merged.merge(part)
-    return merged
-
-
-class _Gather(beam.CombineFn):
-    """All file profiles, ordered."""
-
-    def create_accumulator(self) -> list[FileProfile]:
-        return []
-
-    def add_input(self, accumulator: list[FileProfile], profile: FileProfile) -> list[FileProfile]:
-        return [*accumulator, profile]
-
-    def merge_accumulators(self, accumulators: Iterable[list[FileProfile]]) -> list[FileProfile]:
-        return [profile for accumulator in accumulators for profile in accumulator]
-
-    def extract_output(self, accumulator: list[FileProfile]) -> TableProfile:
-        return TableProfile(tuple(sorted(accumulator, key=lambda profile: profile.index)))
+                yield TableProfile((profile,))
