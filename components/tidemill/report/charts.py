@@ -6,6 +6,7 @@ on a telephone and on paper. Colour never stands alone: a second series is also 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +14,11 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from tidemill.report.formats import number
+from tidemill.report.formats import THIN, number
 
 Point = tuple[float, float]
 WIDTH, HEIGHT = 420.0, 280.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50.0, 14.0, 12.0, 42.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48.0, 14.0, 26.0, 40.0
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,6 @@ class Rule:
     at: float
     name: str
     tone: int = 3
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A vertical line at a place that matters, with its name."""
-
-    at: float
-    name: str
 
 
 @dataclass(frozen=True)
@@ -100,13 +93,14 @@ def lines(
     y_domain: tuple[float, float] | None = None,
     diagonal: bool = False,
     rules: Sequence[Rule] = (),
-    marks: Sequence[Mark] = (),
+    marks: Sequence[Rule] = (),
 ) -> Markup:
     """A chart of curves.
 
     Args:
         label: what a reader who can't see the chart is told.
         rules: horizontal, such as the value of a baseline.
+        marks: vertical, such as the epoch that was kept.
         diagonal: draws y = x: no skill for a ROC curve, perfection for a reliability diagram.
     """
     xs = [x for s in series for x, _ in s.points]
@@ -120,49 +114,48 @@ def lines(
             _svg('<path class="c-diagonal" d="{}"/>', _polyline([(x(x.low), y(x.low)), (x(x.high), y(x.high))]))
         )
     body += [_horizontal(rule, x, y) for rule in rules]
-    body += [_vertical(mark, x) for mark in marks]
+    body += [_vertical(mark, x(mark.at)) for mark in marks]
     body += [_curve(s, x, y) for s in series]
     return _figure(label, body)
 
 
 def histogram(
-    label: str,
-    bins: Sequence[tuple[float, float, float]],
-    *,
-    x_label: str,
-    y_label: str,
-    rules: Sequence[Rule] = (),
+    label: str, bins: Sequence[tuple[float, float | None, float]], *, x_label: str, y_label: str, rules: Sequence[Rule]
 ) -> Markup:
-    """Bars over a continuous axis.
+    """Bars of equal width over bins of unequal width, each edge labelled: for what spans orders of magnitude.
 
     Args:
-        bins: low, high, count.
+        bins: low, high (None for without end) and count, adjoining and ascending.
         rules: vertical, such as a budget.
     """
-    ends = [e for low, high, _ in bins for e in (low, high)]
-    x = Scale(*domain([*ends, *(r.at for r in rules)], zero=True), _LEFT, WIDTH - _RIGHT)
-    y = Scale(*domain([c for _, _, c in bins], zero=True), HEIGHT - _BOTTOM, _TOP)
-    body = [_axes(x, y, x_label, y_label)]
-    for low, high, n in bins:
-        width = max(x(high) - x(low) - 1, 1)
+    places = Scale(0, len(bins), _LEFT, WIDTH - _RIGHT)
+    y = Scale(0, max([n for *_, n in bins] or [1]) * 1.06 or 1, HEIGHT - _BOTTOM, _TOP)
+    body = [_y_axis(y, places, y_label)]
+    for i, (low, _, n) in enumerate(bins):
         if n > 0:
             body.append(
                 _svg(
                     '<rect class="c-bar" x="{}" y="{}" width="{}" height="{}"/>',
-                    *map(_px, (x(low), y(n), width, y(0) - y(n))),
+                    *map(_px, (places(i) + 1, y(n), places(i + 1) - places(i) - 2, y(0) - y(n))),
                 )
             )
+        body.append(_x_tick(places(i), y, number(low)))
+    if bins:
+        body.append(_x_tick(places(len(bins)), y, "∞" if bins[-1][1] is None else number(bins[-1][1])))
+    body.append(_x_label(places, x_label))
     for i, rule in enumerate(rules):
-        at = x(rule.at)
-        anchor, dx = ("end", -4) if at > WIDTH * 0.6 else ("start", 4)
-        body.append(_svg('<path class="c-rule t{}" d="{}"/>', rule.tone, f"M{_px(at)} {_TOP}V{HEIGHT - _BOTTOM}"))
-        body.append(
-            _svg(
-                '<text class="c-note" x="{}" y="{}" text-anchor="{}">{}</text>',
-                _px(at + dx), _px(_TOP + 10 + 14 * i), anchor, rule.name,
-            )
-        )  # fmt: skip
+        body.append(_vertical(rule, places(_place(bins, rule.at)), 14 * i))
     return _figure(label, body)
+
+
+def _place(bins: Sequence[tuple[float, float | None, float]], value: float) -> float:
+    """Returns where ``value`` lies, counted in bins."""
+    for i, (low, high, _) in enumerate(bins):
+        if high is None:
+            return i + 0.5
+        if value < high:
+            return i + max(value - low, 0) / (high - low)
+    return float(len(bins))
 
 
 def spark(train: Sequence[float], other: Sequence[float] = (), width: float = 132, height: float = 30) -> Markup:
@@ -200,29 +193,27 @@ def whisker(
     *,
     reference: float | None = None,
     limits: Sequence[float] = (),
-    failed: bool = False,
-    width: float = 220,
+    state: str = "",
+    width: float = 260,
 ) -> Markup:
     """A dot with its interval on a scale shared by the rows of a table; the numbers stand beside it.
 
     Args:
         reference: a thin line through all rows, such as the overall value.
         limits: dashed lines, such as a gate's minimum.
+        state: bad or warn for what misses its limit.
     """
     x = Scale(*extent, 6, width - 6)
     parts = [_svg('<path class="w-axis" d="M0 11H{}"/>', _px(width))]
     if reference is not None:
         parts.append(_svg('<path class="w-reference" d="M{} 0V22"/>', _px(x(reference))))
     parts += [_svg('<path class="w-limit" d="M{} 0V22"/>', _px(x(at))) for at in limits]
-    tone = "w-bad" if failed else "w-good"
+    tone = f"w-{state or 'good'}"
     if low is not None and high is not None:
         parts.append(_svg('<path class="w-line {}" d="M{} 11H{}"/>', tone, _px(x(low)), _px(x(high))))
-    # failing rows differ in shape too, not in colour alone
-    mark = (
-        f"M{_px(x(value))} 5l6 6l-6 6l-6 -6z"
-        if failed
-        else f"M{_px(x(value) - 4.5)} 11a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z"
-    )
+    # what misses a limit differs in shape too, not in colour alone
+    at = x(value)
+    mark = f"M{_px(at)} 5l6 6l-6 6l-6 -6z" if state else f"M{_px(at - 4.5)} 11a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z"
     parts.append(_svg('<path class="w-dot {}" d="{}"/>', tone, mark))
     return _svg(
         '<svg class="whisker" viewBox="0 0 {} 22" aria-hidden="true" focusable="false">{}</svg>',
@@ -262,50 +253,47 @@ def _figure(label: str, body: Sequence[Markup]) -> Markup:
 
 
 def _axes(x: Scale, y: Scale, x_label: str, y_label: str, whole: bool = False) -> Markup:
-    parts = []
-    for tick in ticks(y.low, y.high):
-        at = _px(y(tick))
-        parts.append(_svg('<path class="c-grid" d="M{} {}H{}"/>', _px(x.start), at, _px(x.end)))
-        parts.append(
-            _svg(
-                '<text class="c-tick" x="{}" y="{}" text-anchor="end" dy=".35em">{}</text>',
-                _px(x.start - 7),
-                at,
-                _tick(tick),
-            )
+    wanted = ticks(x.low, x.high)
+    shown = [tick for tick in wanted if not whole or float(tick).is_integer()]
+    marks = [_x_tick(x(tick), y, tick_text(tick, wanted)) for tick in shown]
+    return Markup("").join([_y_axis(y, x, y_label), *marks, _x_label(x, x_label)])
+
+
+def _y_axis(y: Scale, x: Scale, label: str) -> Markup:
+    """Grid lines, their values, the base line, and the axis' name above it: upright, so that it never meets a value."""
+    wanted = ticks(y.low, y.high)
+    parts = [
+        _svg(
+            '<path class="c-grid" d="M{} {}H{}"/><text x="{}" y="{}" text-anchor="end" dy=".35em">{}</text>',
+            _px(x.start),
+            _px(y(tick)),
+            _px(x.end),
+            _px(x.start - 7),
+            _px(y(tick)),
+            tick_text(tick, wanted),
         )
-    for tick in ticks(x.low, x.high):
-        if whole and not float(tick).is_integer():
-            continue
-        parts.append(
-            _svg(
-                '<text class="c-tick" x="{}" y="{}" text-anchor="middle">{}</text>',
-                _px(x(tick)),
-                _px(y.start + 17),
-                _tick(tick),
-            )
-        )
-    middle_x, middle_y = (x.start + x.end) / 2, (y.start + y.end) / 2
+        for tick in wanted
+    ]
     parts.append(_svg('<path class="c-axis" d="M{} {}H{}"/>', _px(x.start), _px(y.start), _px(x.end)))
-    parts.append(
-        _svg(
-            '<text class="c-label" x="{}" y="{}" text-anchor="middle">{}</text>',
-            _px(middle_x),
-            _px(HEIGHT - 6),
-            x_label,
-        )
-    )
-    parts.append(
-        _svg(
-            '<text class="c-label" transform="translate(11 {}) rotate(-90)" text-anchor="middle">{}</text>',
-            _px(middle_y), y_label,
-        )
-    )  # fmt: skip
+    parts.append(_svg('<text class="c-label" x="0" y="11">{}</text>', label))
     return Markup("").join(parts)
 
 
-def _tick(value: float) -> str:
-    return number(value) if value else "0"
+def _x_tick(at: float, y: Scale, text: str) -> Markup:
+    return _svg('<text x="{}" y="{}" text-anchor="middle">{}</text>', _px(at), _px(y.start + 17), text)
+
+
+def _x_label(x: Scale, text: str) -> Markup:
+    return _svg('<text class="c-label" x="{}" y="{}" text-anchor="end">{}</text>', _px(x.end), _px(HEIGHT - 5), text)
+
+
+def tick_text(value: float, all_ticks: Sequence[float]) -> str:
+    """Returns a tick's value with as many decimals as the step between ticks needs, and no more."""
+    step = min((abs(b - a) for a, b in itertools.pairwise(all_ticks)), default=abs(value) or 1.0)
+    if abs(value) >= 1e6 or (value and step < 1e-4):
+        return number(value, 2)
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    return f"{value:,.{decimals}f}".replace(",", THIN).replace("-", "\u2212")
 
 
 def _curve(series: Series, x: Scale, y: Scale) -> Markup:
@@ -332,18 +320,18 @@ def _horizontal(rule: Rule, x: Scale, y: Scale) -> Markup:
     )  # fmt: skip
 
 
-def _vertical(mark: Mark, x: Scale) -> Markup:
-    at = x(mark.at)
-    anchor, dx = ("end", -4) if at > WIDTH * 0.7 else ("start", 4)
+def _vertical(rule: Rule, at: float, down: float = 0) -> Markup:
+    anchor, dx = ("end", -4) if at > WIDTH * 0.6 else ("start", 4)
     return _svg(
-        '<path class="c-rule t3" d="M{} {}V{}"/><text class="c-note" x="{}" y="{}" text-anchor="{}">{}</text>',
+        '<path class="c-rule t{}" d="M{} {}V{}"/><text class="c-note" x="{}" y="{}" text-anchor="{}">{}</text>',
+        rule.tone,
         _px(at),
         _px(_TOP),
         _px(HEIGHT - _BOTTOM),
         _px(at + dx),
-        _px(_TOP + 10),
+        _px(_TOP + 10 + down),
         anchor,
-        mark.name,
+        rule.name,
     )
 
 

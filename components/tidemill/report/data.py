@@ -1,7 +1,8 @@
-"""The data: how many rows, what is wrong with them, and how each feature is distributed."""
+"""The data: how many rows, what is wrong with them, and how each column is distributed."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,28 +10,65 @@ from typing import Any
 from markupsafe import Markup
 
 from tidemill.report import charts
-from tidemill.report.documents import Anomaly, Distance, FeatureStatistics, SliceStatistics, Statistics
+from tidemill.report.documents import (
+    Anomaly,
+    Distance,
+    FeatureStatistics,
+    Histogram,
+    LabelStatistics,
+    SliceStatistics,
+    Statistics,
+)
 from tidemill.report.evidence import Evidence
+from tidemill.report.titles import split_order
 
 SHOWN_FEATURES = 60
 SHOWN_SLICES = 20
+SHOWN_CLASSES = 12
+_BARS = 12
 
 
 @dataclass(frozen=True)
 class FeatureRow:
-    """One feature: the training split's figures, and the eval split's distribution over them."""
+    """One column: the training split's figures, and the eval split's distribution over them."""
 
     name: str
+    type: str
+    read: bool
     train: FeatureStatistics
-    missing: Mapping[str, float]
+    missing: Mapping[str, float | None]
     picture: Markup
     flags: Sequence[str]
-    top: str
+
+
+@dataclass(frozen=True)
+class SliceRow:
+    """One sensitive slice of the training split; ``rate`` is the positive label's share of it, or the label's mean."""
+
+    slice: Mapping[str, str]
+    rows: int
+    rate: float | None
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One class of the label and its share of each split."""
+
+    name: str
+    shares: Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
 class DataView:
-    """The section on the data; what isn't known is empty."""
+    """The section on the data; what isn't known is empty.
+
+    Attributes:
+        rows: by split, train first.
+        reasons: why rows were quarantined.
+        judged: whether anomalies were looked for.
+        compared: whether there was a released run to measure drift from.
+        rates: whether the label is a class, so that its rate is a share.
+    """
 
     rows: Mapping[str, int]
     total: int
@@ -38,24 +76,33 @@ class DataView:
     quarantined: int | None
     reasons: Mapping[str, int]
     judged: bool
+    compared: bool
+    schema: str
     anomalies: Sequence[Anomaly]
     skew: Sequence[Distance]
     drift: Sequence[Distance]
+    label: str
+    classes: Sequence[LabelRow]
+    rates: bool
     features: Sequence[FeatureRow]
     more_features: Sequence[FeatureRow]
-    slices: Sequence[SliceStatistics]
-    more_slices: Sequence[SliceStatistics]
+    slices: Sequence[SliceRow]
+    more_slices: Sequence[SliceRow]
 
 
 def view(evidence: Evidence) -> DataView | None:
     """Returns None if neither the examples nor their statistics are there."""
-    examples, statistics, anomalies = evidence.examples, evidence.statistics, evidence.anomalies
-    if examples is None and statistics is None and anomalies is None:
+    examples, anomalies = evidence.examples, evidence.anomalies
+    if examples is None and evidence.statistics is None and anomalies is None:
         return None
-    rows = examples.rows if examples else {n: s.rows for n, s in statistics.splits.items()} if statistics else {}
+    statistics = evidence.statistics or Statistics()
+    rows = examples.rows if examples else {name: split.rows for name, split in statistics.splits.items()}
+    rows = {name: rows[name] for name in sorted(rows, key=split_order)}
     found = anomalies.anomalies if anomalies else ()
-    features = _features(statistics, found) if statistics else []
-    slices = sorted(statistics.slices, key=lambda s: -s.rows) if statistics else []
+    features = _features(statistics, found, list(rows))
+    labels = {name: statistics.splits[name].label for name in rows if name in statistics.splits}
+    rates = not any(label.mean is not None for label in labels.values())
+    slices = _slices(statistics)
     return DataView(
         rows=rows,
         total=sum(rows.values()),
@@ -63,9 +110,14 @@ def view(evidence: Evidence) -> DataView | None:
         quarantined=examples.quarantined if examples else None,
         reasons=_reasons(evidence),
         judged=anomalies is not None,
+        compared=bool(anomalies and anomalies.drift),
+        schema=statistics.schema_source,
         anomalies=sorted(found, key=lambda a: (not a.blocking, a.column)),
         skew=_by_distance(anomalies.skew) if anomalies else [],
         drift=_by_distance(anomalies.drift) if anomalies else [],
+        label=statistics.label.column,
+        classes=_classes(labels),
+        rates=rates,
         features=features[:SHOWN_FEATURES],
         more_features=features[SHOWN_FEATURES:],
         slices=slices[:SHOWN_SLICES],
@@ -74,69 +126,88 @@ def view(evidence: Evidence) -> DataView | None:
 
 
 def _reasons(evidence: Evidence) -> dict[str, int]:
-    """Why rows were quarantined, as ingest counted it."""
     ingest = evidence.task("ingest")
     reasons: Any = ingest.summary.get("quarantine_reasons") if ingest else None
-    return {str(k): int(v) for k, v in reasons.items()} if isinstance(reasons, Mapping) else {}
+    known = reasons.items() if isinstance(reasons, Mapping) else ()
+    return {str(reason): rows for reason, rows in known if isinstance(rows, int)}
 
 
 def _by_distance(distances: Sequence[Distance]) -> list[Distance]:
-    return sorted(distances, key=lambda d: -d.value)
+    """What exceeds its limit first, then what is nearest to it."""
+    measured = [d for d in distances if d.value is not None]
+    return sorted(measured, key=lambda d: (not d.exceeded, -(d.value or 0) / (d.bound or 1), d.column))
 
 
-def _features(statistics: Statistics, anomalies: Sequence[Anomaly]) -> list[FeatureRow]:
-    """Features with anomalies first, then in the statistics' order."""
+def _classes(labels: Mapping[str, LabelStatistics]) -> list[LabelRow]:
+    names = dict.fromkeys(name for label in labels.values() for name in label.shares)
+    if not names:
+        means = {split: label.mean for split, label in labels.items()}
+        return [LabelRow("mean", means)] if any(mean is not None for mean in means.values()) else []
+    rows = [LabelRow(name, {split: label.shares.get(name) for split, label in labels.items()}) for name in names]
+    rows.sort(key=lambda row: -max(share or 0 for share in row.shares.values()))
+    return rows[:SHOWN_CLASSES]
+
+
+def _slices(statistics: Statistics) -> list[SliceRow]:
+    train = statistics.splits.get("train")
+    slices: Sequence[SliceStatistics] = train.slices if train else ()
+    rows = [SliceRow(s.slice, s.rows, s.label.positive_rate if s.label.mean is None else s.label.mean) for s in slices]
+    return sorted(rows, key=lambda row: (-row.rows, sorted(row.slice.items())))
+
+
+def _features(statistics: Statistics, anomalies: Sequence[Anomaly], splits: Sequence[str]) -> list[FeatureRow]:
+    """Columns with anomalies first, then those that the model reads, then the rest."""
     flags: dict[str, list[str]] = {}
     for anomaly in anomalies:
-        flags.setdefault(anomaly.column, []).append(anomaly.type)
-    splits = {name: split.features for name, split in statistics.splits.items()}
-    train = splits.get("train") or next(iter(splits.values()), {})
-    rows = [
-        FeatureRow(
-            name=name,
-            train=feature,
-            missing={split: features[name].missing for split, features in splits.items() if name in features},
-            picture=_picture(feature, splits.get("eval", {}).get(name)),
-            flags=flags.get(name, []),
-            top=feature.top_values[0].value if feature.top_values else "",
+        if anomaly.type not in flags.setdefault(anomaly.column, []):
+            flags[anomaly.column].append(anomaly.type)
+    known = {name: split.features for name, split in statistics.splits.items()}
+    train = known.get("train") or next(iter(known.values()), {})
+    rows = []
+    for name, feature in train.items():
+        column = statistics.columns.get(name)
+        rows.append(
+            FeatureRow(
+                name=name,
+                type=column.type if column else "",
+                read=column.read if column else True,
+                train=feature,
+                missing={s: known[s][name].missing_share for s in splits if name in known.get(s, {})},
+                picture=_picture(feature, known.get("eval", {}).get(name)),
+                flags=flags.get(name, []),
+            )
         )
-        for name, feature in train.items()
-    ]
-    return sorted(rows, key=lambda row: not row.flags)
+    return sorted(rows, key=lambda row: (not row.flags, not row.read, row.name))
 
 
 def _picture(train: FeatureStatistics, other: FeatureStatistics | None) -> Markup:
-    if train.histogram:
-        bins = train.histogram
-        shares = _shares([b.count for b in bins])
-        return charts.spark(shares, _rebinned(other, [b.low for b in bins] + [bins[-1].high]) if other else ())
-    if train.top_values:
-        values = [v.value for v in train.top_values[:12]]
-        counts = {v.value: v.count for v in other.top_values} if other else {}
+    """The distribution in training, and over it the one in eval: by value for a category, else by equal widths."""
+    if train.histogram.counts:
+        over = rebinned(other.histogram, train.histogram.edges) if other else []
+        return charts.spark(_shares(train.histogram.counts), _shares(over))
+    if train.top:
+        values = [value for value, _ in train.top[:_BARS]]
+        counts = dict(other.top) if other else {}
         return charts.spark(
-            [v.count / max(train.count, 1) for v in train.top_values[:12]],
-            [counts.get(v, 0) / max(other.count, 1) for v in values] if other else (),
+            [n / max(train.count, 1) for _, n in train.top[:_BARS]],
+            [counts.get(value, 0) / max(other.count, 1) for value in values] if other else (),
         )
     return Markup("")
 
 
 def _shares(counts: Sequence[float]) -> list[float]:
     total = sum(counts)
-    return [c / total if total else 0.0 for c in counts]
+    return [count / total for count in counts] if total else []
 
 
-def _rebinned(feature: FeatureStatistics, edges: Sequence[float]) -> list[float]:
-    """Shares of another split's histogram over the edges of the training split's, spread evenly within its bins."""
+def rebinned(histogram: Histogram, edges: Sequence[float]) -> list[float]:
+    """Returns a histogram's counts over other edges, its rows spread evenly within its bins; outside is left out."""
     counts = [0.0] * (len(edges) - 1)
-    for b in feature.histogram:
-        for i in range(len(counts)):
-            low, high = max(b.low, edges[i]), min(b.high, edges[i + 1])
-            if high > low:
-                counts[i] += b.count * (high - low) / (b.high - b.low)
-            elif (
-                b.low == b.high
-                and edges[i] <= b.low
-                and (b.low < edges[i + 1] or i == len(counts) - 1 == b.low - b.low + i)
-            ):
-                counts[i] += b.count
-    return _shares(counts)
+    for low, high, count in zip(histogram.edges, histogram.edges[1:], histogram.counts, strict=False):
+        for i, (start, end) in enumerate(itertools.pairwise(edges)):
+            if low == high:
+                inside = 1.0 if start <= low < end or (i == len(counts) - 1 and low == end) else 0.0
+            else:
+                inside = max(min(high, end) - max(low, start), 0.0) / (high - low)
+            counts[i] += count * inside
+    return counts

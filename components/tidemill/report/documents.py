@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 class Lenient(BaseModel):
@@ -65,67 +65,103 @@ class Examples(Lenient):
     quarantined: int = 0
 
 
-class Bin(Lenient):
-    low: float
-    high: float
-    count: float
+class Histogram(Lenient):
+    """``counts[i]`` rows lie between ``edges[i]`` and ``edges[i + 1]``."""
 
+    edges: tuple[float, ...] = ()
+    counts: tuple[float, ...] = ()
 
-class TopValue(Lenient):
-    value: str
-    count: float
+    @model_validator(mode="after")
+    def _fits(self) -> Histogram:
+        if self.counts and len(self.edges) != len(self.counts) + 1:
+            raise ValueError(f"{len(self.counts)} counts need as many edges and one, not {len(self.edges)}")
+        return self
 
 
 class FeatureStatistics(Lenient):
-    """One feature in one split."""
+    """One column in one split; ``count`` and ``missing`` are rows, ``missing_share`` is of 1."""
 
-    type: str = ""
     count: float = 0
-    missing: float = Field(default=0, description="Share of the rows, 0 to 1.")
+    missing_share: float | None = None
     mean: float | None = None
     std: float | None = None
     min: float | None = None
-    median: float | None = None
     max: float | None = None
     unique: int | None = None
-    histogram: tuple[Bin, ...] = ()
-    top_values: tuple[TopValue, ...] = ()
+    histogram: Histogram = Histogram()
+    top: tuple[tuple[str, float], ...] = ()
 
 
-class SplitStatistics(Lenient):
-    rows: int = 0
-    features: dict[str, FeatureStatistics] = {}
+class LabelStatistics(Lenient):
+    """How the label is distributed: shares by class, or a mean for regression."""
+
+    shares: dict[str, float | None] = {}
+    positive_rate: float | None = None
+    mean: float | None = None
 
 
 class SliceStatistics(Lenient):
     slice: SliceKey
     rows: int
-    label_rate: float | None = None
+    label: LabelStatistics = LabelStatistics()
+
+
+class SplitStatistics(Lenient):
+    rows: int = 0
+    label: LabelStatistics = LabelStatistics()
+    features: dict[str, FeatureStatistics] = {}
+    slices: tuple[SliceStatistics, ...] = ()
+
+
+class Column(Lenient):
+    type: str = ""
+    read: bool = True
+
+
+class LabelColumn(Lenient):
+    column: str = ""
 
 
 class Statistics(Lenient):
-    """``statistics/summary.json``."""
+    """``statistics/summary.json``; see ``tidemill.validate.summary``."""
 
+    schema_source: str = Field(default="", alias="schema")
+    label: LabelColumn = LabelColumn()
+    columns: dict[str, Column] = {}
     splits: dict[str, SplitStatistics] = {}
-    slices: tuple[SliceStatistics, ...] = ()
 
 
 class Anomaly(Lenient):
     column: str = ""
     type: str = ""
-    blocking: bool = True
-    message: str = ""
+    split: str = ""
+    environment: str = ""
+    severity: str = ""
+    description: str = ""
+
+    @property
+    def blocking(self) -> bool:
+        return self.severity == "error"
 
 
 class Distance(Lenient):
+    """How far one column has moved; ``allowance`` is what chance may add to the limit."""
+
     column: str
-    value: float
+    value: float | None = None
     limit: float | None = None
+    allowance: float = 0.0
     measure: str = ""
+    where: str = ""
+    exceeded: bool = False
+
+    @property
+    def bound(self) -> float | None:
+        return None if self.limit is None else self.limit + self.allowance
 
 
 class Anomalies(Judged):
-    """``anomalies/anomalies.json``."""
+    """``anomalies/anomalies.json``; see ``tidemill.validate.run``."""
 
     anomalies: tuple[Anomaly, ...] = ()
     skew: tuple[Distance, ...] = ()
@@ -169,51 +205,124 @@ class SliceMetrics(Lenient):
 class FairnessGroup(Lenient):
     slice: SliceKey
     count: float = 0
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
+    small: bool = False
+    rates: dict[str, Estimate] = {}
+
+
+class Disparity(Estimate):
+    rate: str = ""
+    lowest: SliceKey | None = None
+    highest: SliceKey | None = None
 
 
 class Fairness(Lenient):
-    metric: str
-    over: tuple[str, ...] = ()
-    value: float | None = None
+    """The groups of one sensitive key, and how far they lie apart."""
+
+    over: tuple[str, ...]
+    min_examples: int | None = None
     groups: tuple[FairnessGroup, ...] = ()
+    metrics: dict[str, Disparity] = {}
 
 
 class CalibrationBin(Lenient):
-    low: float = 0
-    high: float = 1
-    count: float = 0
+    weight: float = 0
     mean_prediction: float | None = None
     mean_label: float | None = None
+    label_low: float | None = None
+    label_high: float | None = None
+
+
+class Calibration(Lenient):
+    bins: tuple[CalibrationBin, ...] = ()
+
+
+class Roc(Lenient):
+    fpr: tuple[float, ...]
+    tpr: tuple[float, ...]
+
+
+class PrecisionRecall(Lenient):
+    recall: tuple[float, ...]
+    precision: tuple[float, ...]
 
 
 class Confusion(Lenient):
-    labels: tuple[str, ...]
-    counts: tuple[tuple[float, ...], ...]
+    """``matrix[actual][predicted]``, in the order of ``classes``."""
+
+    classes: tuple[str, ...]
+    matrix: tuple[tuple[float, ...], ...]
+
+
+class Difference(Estimate):
+    """A rival's value; the difference is candidate minus rival, and the interval is the difference's."""
+
+    difference: float | None = None
+
+
+class RivalSlice(Lenient):
+    slice: SliceKey = {}
+    values: dict[str, Difference] = {}
+
+
+class Rival(Lenient):
+    """The baseline rule or the champion."""
+
+    rule: str = ""
+    digest: str = ""
+    comparable: bool = True
+    reason: str = ""
+    metrics: tuple[RivalSlice, ...] = ()
 
 
 class Evaluation(Lenient):
-    """``evaluation/metrics.json``."""
+    """``evaluation/metrics.json``; see ``tidemill.evaluate.outputs``."""
 
+    task: str = ""
+    threshold: float | None = None
+    confidence: float = 0.95
     metrics: tuple[SliceMetrics, ...]
     fairness: tuple[Fairness, ...] = ()
-    calibration: tuple[CalibrationBin, ...] = ()
-    roc: tuple[tuple[float, float], ...] = ()
-    pr: tuple[tuple[float, float], ...] = ()
+    calibration: Calibration | None = None
+    roc: Roc | None = None
+    pr: PrecisionRecall | None = None
     confusion: Confusion | None = None
-    baseline: dict[str, float | None] = {}
-    champion: dict[str, float | None] = {}
+    baseline: Rival | None = None
+    champion: Rival | None = None
+
+    @property
+    def whole(self) -> SliceMetrics | None:
+        """The metrics over all rows of the test split."""
+        return next((m for m in self.metrics if not m.slice), None)
+
+
+class LatencyBin(Lenient):
+    from_ms: float
+    to_ms: float | None = None
+    requests: int
+
+
+class Latencies(Lenient):
+    requests: int = 0
+    histogram: tuple[LatencyBin, ...] = ()
+    method: str = ""
+
+
+class Budget(Lenient):
+    p50_ms: float | None = None
+    p99_ms: float | None = None
 
 
 class Rehearsal(Judged):
-    """``rehearsal/rehearsal.json``."""
+    """``rehearsal/rehearsal.json``; see ``tidemill.rehearse.run``."""
 
-    latencies_ms: tuple[float, ...] = ()
+    rows: int | None = None
     p50_ms: float | None = None
     p99_ms: float | None = None
     max_difference: float | None = None
+    tolerance: float | None = None
+    startup_s: float | None = None
+    budget: Budget = Budget()
+    latencies: Latencies | None = None
 
 
 class Registered(Lenient):
@@ -238,8 +347,10 @@ class Model(Lenient):
 
 
 class Deployment(Lenient):
-    """``deployment/deployment.json``."""
+    """``deployment/deployment.json``; see ``tidemill.deploy.run``."""
 
-    address: str = ""
-    curl: str = ""
     version: str | int = ""
+    address: str = ""
+    former: str | int | None = None
+    curl: str = ""
+    answer: Any = None

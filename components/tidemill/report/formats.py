@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from markupsafe import Markup, escape
+
 THIN = "\u202f"  # narrow no-break space: a number never breaks across lines
 NONE = "–"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -51,7 +53,8 @@ def share(value: float | None) -> str:
         return f"<{THIN}0.01{THIN}%"
     if 99.99 < percent < 100:
         return f">{THIN}99.99{THIN}%"
-    return f"{number(percent)}{THIN}%"
+    text = number(percent, 3 if abs(percent) >= 1 else 2)
+    return f"{text.rstrip('0').rstrip('.') if '.' in text else text}{THIN}%"
 
 
 def duration(seconds: float | None) -> str:
@@ -104,3 +107,11 @@ def shortened(text: str, limit: int = 80) -> str:
 def plural(number_of: int, noun: str, many: str | None = None) -> str:
     """Returns ``1 check``, ``3 checks``, ``2 categories``."""
     return f"{count(number_of)} {noun if number_of == 1 else many or noun + 's'}"
+
+
+def prose(text: str) -> Markup:
+    """Returns escaped text in which what stands between backticks is set as code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # a backtick without its partner is only a character
+        return escape(text)
+    return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else escape(p) for i, p in enumerate(parts))

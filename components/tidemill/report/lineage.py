@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tidemill.report.evidence import Evidence
+from tidemill.runs import RunRecord
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def view(evidence: Evidence) -> LineageView:
             for task in evidence.tasks
             for name, artefact in sorted(task.outputs.items())
         ],
-        command=_command(evidence),
+        command=command(run),
     )
 
 
@@ -64,5 +66,16 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield f"{prefix}{key}", inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False)
 
 
-def _command(evidence: Evidence) -> str:
-    return f"tidemill run PROBLEM_DIR --source {evidence.run.source}" if evidence.run.source else ""
+def command(run: RunRecord, resume: bool = False) -> str:
+    """Returns the shell command that makes the run again, or goes on with it."""
+    words = ["tidemill", "run", str(run.parameters.get("problem_dir", "PROBLEM_DIR"))]
+    if run.source:
+        words += ["--source", run.source]
+    if run.pipeline and run.pipeline != "training":
+        words += ["--pipeline", run.pipeline]
+    overrides = run.parameters.get("overrides")
+    for key, value in overrides.items() if isinstance(overrides, Mapping) else ():
+        words += ["--set", f"{key}={value}"]
+    if resume:
+        words += ["--resume", run.id]
+    return shlex.join(words)

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from tidemill.report import charts
-from tidemill.report.charts import Series
-from tidemill.report.documents import Confusion, Estimate, Evaluation, History, SliceMetrics
+from tidemill.report import charts, titles
+from tidemill.report.charts import Rule, Series
+from tidemill.report.documents import Confusion, Difference, Estimate, Evaluation, History, Rival, SliceMetrics
 from tidemill.report.evidence import Evidence
-from tidemill.report.formats import count, number, words
+from tidemill.report.formats import count, number
+
+# What people ask for first, in this order, as far as the task has it.
+TELLING = ("auc", "accuracy", "r2", "rmse", "mae", "pr_auc", "f1", "log_loss")
+SHOWN_CLASSES = 12
+_UNIT = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -25,16 +30,6 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class MetricRow:
-    """One metric over the whole test split."""
-
-    name: str
-    estimate: Estimate
-    baseline: float | None
-    champion: float | None
-
-
-@dataclass(frozen=True)
 class LearningView:
     """The section on training."""
 
@@ -43,17 +38,35 @@ class LearningView:
 
 
 @dataclass(frozen=True)
+class MetricRow:
+    """One metric over the whole test split, and the rivals' on the same rows."""
+
+    name: str
+    estimate: Estimate
+    baseline: Difference | None
+    champion: Difference | None
+
+
+@dataclass(frozen=True)
+class ConfusionRow:
+    """The rows of one class: how many the model gave each class, with the share of the actual class."""
+
+    name: str
+    cells: Sequence[tuple[float, float | None]]
+
+
+@dataclass(frozen=True)
 class QualityView:
     """The section on the metrics."""
 
     examples: float
+    confidence: float
     rows: Sequence[MetricRow]
-    has_baseline: bool
-    has_champion: bool
+    baseline: Rival | None
+    champion: Rival | None
     figures: Sequence[Figure]
-    confusion: Confusion | None
-    confusion_rows: Sequence[tuple[str, Sequence[float]]]
-    confusion_total: float
+    confusion: Sequence[ConfusionRow]
+    left_out_classes: int
 
 
 def learning(evidence: Evidence) -> LearningView | None:
@@ -61,119 +74,134 @@ def learning(evidence: Evidence) -> LearningView | None:
     history = evidence.history
     if history is None or not history.epochs:
         return None
-    names = dict.fromkeys(name for epoch in history.epochs for name in (*epoch.train, *epoch.eval))
-    figures = [figure for name in names if (figure := _curve(history, name))]
+    names = {name for epoch in history.epochs for name in (*epoch.train, *epoch.eval)}
+    ordered = sorted(names, key=lambda name: (name != "loss", titles.metric_order(name)))
+    figures = [figure for name in ordered if (figure := _curve(history, name))]
     return LearningView(figures, history) if figures else None
 
 
 def _curve(history: History, name: str) -> Figure | None:
-    train = [(e.epoch, v) for e in history.epochs if (v := e.train.get(name)) is not None]
-    other = [(e.epoch, v) for e in history.epochs if (v := e.eval.get(name)) is not None]
-    drawn = [
-        (split, points, tone, kind, swatch)
-        for split, points, tone, kind, swatch in (
-            ("train", train, 1, "line", "t1"),
-            ("eval", other, 2, "dashed", "t2 c-dashed"),
-        )
-        if points
-    ]
-    if not drawn:
+    train = [(float(e.epoch), v) for e in history.epochs if (v := e.train.get(name)) is not None]
+    other = [(float(e.epoch), v) for e in history.epochs if (v := e.eval.get(name)) is not None]
+    series, key = [], []
+    if train:
+        series.append(Series("train", charts.thinned(train)))
+        key.append(("t1", "train"))
+    if other:
+        series.append(Series("eval", charts.thinned(other), 2, "dashed"))
+        key.append(("t2 c-dashed", "eval"))
+    if not series:
         return None
-    ends = ", ".join(f"{split} ends at {number(points[-1][1])}" for split, points, *_ in drawn)
-    series = [Series(split, charts.thinned(points), tone, kind) for split, points, tone, kind, _ in drawn]
-    marks = [charts.Mark(history.best_epoch, "kept")] if history.best_epoch and len(history.epochs) > 1 else []
-    title = words(name)
+    title = titles.metric(name)
+    ends = ", ".join(f"{s.name} ends at {number(s.points[-1][1])}" for s in series)
+    marks = [Rule(history.best_epoch, "kept")] if history.best_epoch and len(history.epochs) > 1 else []
     chart = charts.lines(f"{title} by epoch: {ends}", series, x_label="epoch", y_label=title, marks=marks)
-    return Figure(title[:1].upper() + title[1:], chart, "", [(swatch, split) for split, *_, swatch in drawn])
-
-
-def overall(evaluation: Evaluation) -> SliceMetrics | None:
-    """Returns the metrics over the whole test split."""
-    return next((m for m in evaluation.metrics if not m.slice), None)
+    return Figure(title, chart, key=key)
 
 
 def view(evidence: Evidence) -> QualityView | None:
     """Returns None without metrics."""
     evaluation = evidence.metrics
-    whole = overall(evaluation) if evaluation else None
+    whole = evaluation.whole if evaluation else None
     if evaluation is None or whole is None:
         return None
+    baseline, champion = _overall(evaluation.baseline), _overall(evaluation.champion)
     rows = [
-        MetricRow(name, estimate, evaluation.baseline.get(name), evaluation.champion.get(name))
-        for name, estimate in whole.values.items()
-        if estimate.value is not None
+        MetricRow(name, estimate, baseline.get(name), champion.get(name))
+        for name, estimate in sorted(whole.values.items(), key=lambda item: titles.metric_order(item[0]))
+        if estimate.value is not None and not name.endswith("example_count")
     ]
     confusion = evaluation.confusion
     return QualityView(
         examples=whole.count,
+        confidence=evaluation.confidence,
         rows=rows,
-        has_baseline=any(row.baseline is not None for row in rows),
-        has_champion=any(row.champion is not None for row in rows),
+        baseline=evaluation.baseline if baseline else None,
+        champion=evaluation.champion,
         figures=[f for f in (_roc(evaluation, whole), _pr(evaluation, whole), _reliability(evaluation)) if f],
-        confusion=confusion,
-        confusion_rows=list(zip(confusion.labels, confusion.counts, strict=False)) if confusion else [],
-        confusion_total=sum(map(sum, confusion.counts)) if confusion else 0,
+        confusion=_confusion(confusion) if confusion else [],
+        left_out_classes=max(len(confusion.classes) - SHOWN_CLASSES, 0) if confusion else 0,
     )
 
 
-# What people ask for first, in this order, as far as the task has it.
-TELLING = ("auc", "accuracy", "r2", "rmse", "mae", "pr_auc", "f1", "log_loss")
-_UNIT = (0.0, 1.0)
+def _overall(rival: Rival | None) -> dict[str, Difference]:
+    return next((m.values for m in rival.metrics if not m.slice), {}) if rival else {}
 
 
-def _value(metrics: SliceMetrics, name: str) -> str:
-    estimate = metrics.values.get(name)
-    return f"{number(estimate.value)}" if estimate and estimate.value is not None else ""
+def _confusion(confusion: Confusion) -> list[ConfusionRow]:
+    """The first classes only, where there are many; shares are of all rows of the actual class."""
+    rows = []
+    for name, counts in list(zip(confusion.classes, confusion.matrix, strict=False))[:SHOWN_CLASSES]:
+        total = sum(counts)
+        rows.append(ConfusionRow(name, [(n, n / total if total else None) for n in counts[:SHOWN_CLASSES]]))
+    return rows
+
+
+def _area(whole: SliceMetrics, name: str) -> str:
+    estimate = whole.values.get(name)
+    return number(estimate.value) if estimate and estimate.value is not None else "unknown"
 
 
 def _roc(evaluation: Evaluation, whole: SliceMetrics) -> Figure | None:
-    if not evaluation.roc:
+    if evaluation.roc is None:
         return None
-    area = _value(whole, "auc")
+    points = list(zip(evaluation.roc.fpr, evaluation.roc.tpr, strict=False))
+    area = _area(whole, "auc")
     chart = charts.lines(
-        f"ROC curve, area under it {area or 'unknown'}",
-        [Series("model", charts.thinned(evaluation.roc))],
-        x_label="false positive rate", y_label="true positive rate",
-        x_domain=_UNIT, y_domain=_UNIT, diagonal=True,
-    )  # fmt: skip
-    return Figure("ROC", chart, f"Area {area}. The dotted diagonal is chance." if area else "")
+        f"ROC curve; the area under it is {area}",
+        [Series("model", charts.thinned(points))],
+        x_label="false positive rate",
+        y_label="true positive rate",
+        x_domain=_UNIT,
+        y_domain=_UNIT,
+        diagonal=True,
+    )
+    return Figure("ROC", chart, f"Area {area}. The dotted diagonal is chance.")
 
 
 def _pr(evaluation: Evaluation, whole: SliceMetrics) -> Figure | None:
-    if not evaluation.pr:
+    if evaluation.pr is None:
         return None
-    area = _value(whole, "pr_auc")
+    points = list(zip(evaluation.pr.recall, evaluation.pr.precision, strict=False))
+    area = _area(whole, "pr_auc")
     base = whole.values.get("mean_label")
-    rules = [charts.Rule(base.value, "base rate", 0)] if base and base.value is not None else []
     chart = charts.lines(
-        f"Precision-recall curve, area under it {area or 'unknown'}",
-        [Series("model", charts.thinned(evaluation.pr))],
-        x_label="recall", y_label="precision", x_domain=_UNIT, y_domain=_UNIT, rules=rules,
-    )  # fmt: skip
-    return Figure("Precision and recall", chart, f"Area {area}." if area else "")
+        f"Precision-recall curve; the area under it is {area}",
+        [Series("model", charts.thinned(points))],
+        x_label="recall",
+        y_label="precision",
+        x_domain=_UNIT,
+        y_domain=_UNIT,
+        rules=[Rule(base.value, "chance", 0)] if base and base.value is not None else (),
+    )
+    return Figure("Precision and recall", chart, f"Area {area}.")
 
 
 def _reliability(evaluation: Evaluation) -> Figure | None:
+    """Bins of predictions against what was observed; for regression in the label's own unit."""
+    known = evaluation.calibration.bins if evaluation.calibration else ()
     bins = [
-        (b.mean_prediction, b.mean_label, b.count)
-        for b in evaluation.calibration
-        if b.mean_prediction is not None and b.mean_label is not None and b.count > 0
+        (b.mean_prediction, b.mean_label, b)
+        for b in known
+        if b.mean_prediction is not None and b.mean_label is not None and b.weight > 0
     ]
     if not bins:
         return None
-    whiskers = [(p, *_wilson(y, n)) for p, y, n in bins]
-    worst = max(bins, key=lambda b: abs(b[0] - b[1]))
+    whiskers = [
+        (p, b.label_low, b.label_high) for p, _, b in bins if b.label_low is not None and b.label_high is not None
+    ]
+    shares = evaluation.task != "regression"
+    extent = _UNIT if shares else charts.domain([v for p, y, _ in bins for v in (p, y)])
+    worst_p, worst_y, worst = max(bins, key=lambda b: abs(b[0] - b[1]))
     chart = charts.lines(
-        f"Reliability diagram of {len(bins)} bins; furthest from the diagonal: predicted {number(worst[0])}, "
-        f"observed {number(worst[1])}, {count(worst[2])} rows",
+        f"Reliability diagram of {len(bins)} bins; furthest from the diagonal: predicted {number(worst_p)}, "
+        f"observed {number(worst_y)}, {count(worst.weight)} rows",
         [Series("bins", [(p, y) for p, y, _ in bins], 1, "dots", whiskers)],
-        x_label="mean prediction", y_label="observed rate", x_domain=_UNIT, y_domain=_UNIT, diagonal=True,
-    )  # fmt: skip
-    return Figure("Calibration", chart, "Each dot is a bin of predictions; whiskers are 95 % Wilson intervals.")
-
-
-def _wilson(rate: float, n: float, z: float = 1.96) -> tuple[float, float]:
-    """Definition: Wilson 1927, the score interval of a proportion."""
-    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * (max(rate * (1 - rate), 0) / n + z * z / (4 * n * n)) ** 0.5
-    return max(centre - half, 0.0), min(centre + half, 1.0)
+        x_label="mean prediction",
+        y_label="observed rate" if shares else "mean label",
+        x_domain=extent,
+        y_domain=extent,
+        diagonal=True,
+    )
+    spread = "; whiskers are 95\u202f% Wilson intervals" if whiskers else ""
+    return Figure("Calibration", chart, f"Each dot is a bin of predictions{spread}. On the diagonal they come true.")

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tidemill.files import write_text
-from tidemill.report import data, evidence, formats, lineage, quality, rehearsal, slices, stages, verdict
+from tidemill.report import data, evidence, formats, lineage, quality, rehearsal, slices, stages, titles, verdict
 
 _FILTERS = (
     formats.count,
@@ -25,6 +25,7 @@ _FILTERS = (
     formats.words,
     formats.shortened,
     formats.plural,
+    formats.prose,
 )
 
 
@@ -83,6 +84,7 @@ def render(found: evidence.Evidence, sections: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {function.__name__: function for function in _FILTERS}
+    environment.filters |= {"metric": titles.metric, "check": titles.check, "limit": titles.limit}
     style = Markup(environment.get_template("style.css").render())  # the package's own file
     page = environment.get_template("page.html")
     return page.render(run=found.run, notes=found.notes, style=style, **sections) + "\n"

@@ -1,4 +1,4 @@
-"""The slices: who the model is better or worse for, and the gaps between groups."""
+"""The slices: who the model is better or worse for, and how far groups lie apart."""
 
 from __future__ import annotations
 
@@ -7,45 +7,76 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from tidemill.report import charts
-from tidemill.report.documents import Check, Estimate, Evaluation, Fairness, SliceMetrics
+from tidemill.report import charts, titles
+from tidemill.report.documents import Check, Disparity, Estimate, Evaluation, Fairness, FairnessGroup, SliceMetrics
 from tidemill.report.evidence import Evidence
-from tidemill.report.quality import TELLING, overall
+from tidemill.report.quality import TELLING
 
 SHOWN = 25
+SHOWN_GROUPS = 12
+_RATES = ("selection_rate", "tpr", "fpr", "ppv")  # the false negative rate only mirrors the true positive rate
+_STATES = ("bad", "warn", "")
 
 
 @dataclass(frozen=True)
 class SliceRow:
-    """One slice in the table of one metric."""
+    """One slice in the table of one metric; ``state`` is bad if a limit is missed, warn if that didn't decide."""
 
     slice: Mapping[str, str]
     count: float
     estimate: Estimate
     picture: Markup
-    failed: bool
+    state: str
 
 
 @dataclass(frozen=True)
 class SliceTable:
-    """One metric over all slices: failing slices first, then the largest."""
+    """One metric over all slices: those that miss a limit first, then the largest."""
 
     metric: str
     overall: Estimate | None
+    limits: Sequence[float]
     rows: Sequence[SliceRow]
     more: Sequence[SliceRow]
 
 
 @dataclass(frozen=True)
-class FairnessCard:
-    """One gap or ratio with the groups that it is between."""
+class DisparityRow:
+    """One gap or ratio, and the check on it if the problem limits it."""
 
-    metric: str
-    over: Sequence[str]
-    value: float | None
+    name: str
+    disparity: Disparity
     check: Check | None
-    rate: str
-    rows: Sequence[SliceRow]
+
+
+@dataclass(frozen=True)
+class RateCell:
+    """One rate of one group."""
+
+    estimate: Estimate
+    picture: Markup
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One group with its rates, in the order of the table's columns."""
+
+    slice: Mapping[str, str]
+    count: float
+    small: bool
+    rates: Sequence[RateCell]
+
+
+@dataclass(frozen=True)
+class FairnessView:
+    """One sensitive key."""
+
+    over: Sequence[str]
+    min_examples: int | None
+    disparities: Sequence[DisparityRow]
+    rates: Sequence[str]
+    groups: Sequence[GroupRow]
+    more: Sequence[GroupRow]
 
 
 @dataclass(frozen=True)
@@ -53,7 +84,7 @@ class SlicesView:
     """The section on slices and fairness."""
 
     tables: Sequence[SliceTable]
-    fairness: Sequence[FairnessCard]
+    fairness: Sequence[FairnessView]
     number_of_slices: int
 
 
@@ -64,52 +95,73 @@ def view(evidence: Evidence) -> SlicesView | None:
         return None
     checks = evidence.blessing.decision.checks if evidence.blessing else ()
     sliced = [m for m in evaluation.metrics if m.slice]
-    tables = [_table(evaluation, sliced, name, checks) for name in _metrics(sliced, checks)] if sliced else []
-    fairness = [_card(f, checks) for f in evaluation.fairness]
-    if not tables and not fairness:
-        return None
-    return SlicesView(tables, fairness, len(sliced))
+    tables = [_table(evaluation, sliced, name, checks) for name in _metrics(sliced, checks)]
+    fairness = [_fairness(f, checks) for f in evaluation.fairness if f.groups]
+    return SlicesView(tables, fairness, len(sliced)) if tables or fairness else None
 
 
 def _metrics(sliced: Sequence[SliceMetrics], checks: Sequence[Check]) -> list[str]:
     """The metrics with a limit on slices, and the most telling one of the task."""
     there = {name for m in sliced for name, e in m.values.items() if e.value is not None}
-    limited = [c.name for c in checks if c.slice and c.name in there]
-    telling = next((name for name in TELLING if name in there), None)
-    names = dict.fromkeys([*limited, *([telling] if telling else sorted(there)[:1])])
-    return list(names)
+    limited = sorted({_base(c) for c in checks if c.slice} & there, key=titles.metric_order)
+    telling = [name for name in TELLING if name in there]
+    return list(dict.fromkeys([*limited, *telling[:1]]))
+
+
+def _base(check: Check) -> str:
+    return check.name.partition(".")[0]
 
 
 def _table(evaluation: Evaluation, sliced: Sequence[SliceMetrics], metric: str, checks: Sequence[Check]) -> SliceTable:
-    whole = overall(evaluation)
+    whole = evaluation.whole
     reference = whole.values.get(metric) if whole else None
-    held = [c for c in checks if c.name == metric]
-    failing = {tuple(sorted(c.slice.items())) for c in held if not c.passed}
-    limits = sorted({c.limit for c in held if c.slice and c.limit is not None})
+    held = [c for c in checks if _base(c) == metric and c.slice]
+    states = {_key(c.slice): _STATES[not c.blocking] for c in held if not c.passed}
+    limits = sorted({c.limit for c in held if c.limit is not None and c.name == metric})
     known = [(m, m.values[metric]) for m in sliced if metric in m.values]
     extent = _extent([e for _, e in known] + ([reference] if reference else []), limits)
-    rows = []
-    for m, estimate in known:
-        failed = tuple(sorted(m.slice.items())) in failing
-        at = reference.value if reference else None
-        rows.append(SliceRow(m.slice, m.count, estimate, _whisker(estimate, extent, at, limits, failed), failed))
-    rows.sort(key=lambda row: (not row.failed, -row.count, sorted(row.slice.items())))
-    return SliceTable(metric, reference, rows[:SHOWN], rows[SHOWN:])
-
-
-def _card(fairness: Fairness, checks: Sequence[Check]) -> FairnessCard:
-    check = next(
-        (c for c in checks if c.name == fairness.metric and (not c.slice or set(c.slice) == set(fairness.over))), None
-    )
-    estimates = [Estimate(value=g.value, low=g.low, high=g.high) for g in fairness.groups]
-    extent = _extent(estimates, ())
+    at = reference.value if reference else None
     rows = [
-        SliceRow(g.slice, g.count, e, _whisker(e, extent, None, (), False), False)
-        for g, e in zip(fairness.groups, estimates, strict=True)
+        SliceRow(
+            m.slice,
+            m.count,
+            e,
+            _whisker(e, extent, at, limits, states.get(_key(m.slice), "")),
+            states.get(_key(m.slice), ""),
+        )
+        for m, e in known
     ]
-    return FairnessCard(
-        fairness.metric, fairness.over, fairness.value, check, "rate", sorted(rows, key=lambda r: -r.count)
+    rows.sort(key=lambda row: (_STATES.index(row.state), -row.count, _key(row.slice)))
+    return SliceTable(metric, reference, limits, rows[:SHOWN], rows[SHOWN:])
+
+
+def _key(slice_: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(slice_.items()))
+
+
+def _fairness(fairness: Fairness, checks: Sequence[Check]) -> FairnessView:
+    over = ",".join(sorted(fairness.over))
+    held = {c.name: c for c in checks}
+    disparities = [
+        DisparityRow(name, disparity, held.get(f"{name}[{over}]"))
+        for name, disparity in sorted(fairness.metrics.items())
+    ]
+    disparities.sort(key=lambda row: row.check is None)
+    rates = [name for name in _RATES if any(name in group.rates for group in fairness.groups)]
+    extents = {name: _extent([g.rates[name] for g in fairness.groups if name in g.rates], ()) for name in rates}
+    groups = sorted(fairness.groups, key=lambda g: (-g.count, _key(g.slice)))
+    rows = [_group(group, extents) for group in groups]
+    return FairnessView(
+        fairness.over, fairness.min_examples, disparities, rates, rows[:SHOWN_GROUPS], rows[SHOWN_GROUPS:]
     )
+
+
+def _group(group: FairnessGroup, extents: Mapping[str, tuple[float, float]]) -> GroupRow:
+    cells = []
+    for name, extent in extents.items():
+        estimate = group.rates.get(name, Estimate())
+        cells.append(RateCell(estimate, _whisker(estimate, extent, None, (), "", 150)))
+    return GroupRow(group.slice, group.count, group.small, cells)
 
 
 def _extent(estimates: Sequence[Estimate], limits: Sequence[float]) -> tuple[float, float]:
@@ -118,10 +170,22 @@ def _extent(estimates: Sequence[Estimate], limits: Sequence[float]) -> tuple[flo
 
 
 def _whisker(
-    estimate: Estimate, extent: tuple[float, float], at: float | None, limits: Sequence[float], failed: bool
+    estimate: Estimate,
+    extent: tuple[float, float],
+    reference: float | None,
+    limits: Sequence[float],
+    state: str,
+    width: float = 260,
 ) -> Markup:
     if estimate.value is None:
         return Markup("")
     return charts.whisker(
-        estimate.value, estimate.low, estimate.high, extent, reference=at, limits=limits, failed=failed
+        estimate.value,
+        estimate.low,
+        estimate.high,
+        extent,
+        reference=reference,
+        limits=limits,
+        state=state,
+        width=width,
     )

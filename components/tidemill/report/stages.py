@@ -60,6 +60,7 @@ class StagesView:
 
     pictures: Sequence[tuple[str, Markup]]
     rows: Sequence[StageRow]
+    unreached: Sequence[str]
     wall_s: float | None
     import_s: float
     cpu_s: float
@@ -77,8 +78,7 @@ def view(evidence: Evidence) -> StagesView | None:
     tasks = {task.name: task for task in evidence.tasks}
     starts = [s for task in evidence.tasks if (s := _seconds(task.started)) is not None]
     zero = min(starts, default=0.0)
-    ends = [(_seconds(t.started) or zero) - zero + t.wall_s for t in evidence.tasks]
-    total = max([*ends, 0.0])
+    total = elapsed(evidence.tasks)
     rows = [_row(name, tasks.get(name), zero, total) for name in _in_order(edges, evidence.tasks)]
     done = [task for task in evidence.tasks if task.status != "cached"]
     return StagesView(
@@ -86,7 +86,8 @@ def view(evidence: Evidence) -> StagesView | None:
             (size, _drawn(layout(edges, columns, (width, 46.0)), {r.name: r for r in rows}))
             for size, (columns, width) in SIZES.items()
         ],
-        rows=rows,
+        rows=[row for row in rows if row.state != "skipped"],
+        unreached=[row.name for row in rows if row.state == "skipped"],
         wall_s=evidence.run.wall_s if evidence.run.wall_s is not None else total or None,
         import_s=sum(task.import_s for task in done),
         cpu_s=sum(task.cpu_s for task in done),
@@ -95,6 +96,12 @@ def view(evidence: Evidence) -> StagesView | None:
         reached=len(tasks),
         total=sum(name != REPORT_TASK for name in edges),
     )
+
+
+def elapsed(tasks: Sequence[TaskRecord]) -> float:
+    """Returns the seconds from the first task's start to the last one's end; 0 without tasks."""
+    spans = [(start, start + task.wall_s) for task in tasks if (start := _seconds(task.started)) is not None]
+    return max(end for _, end in spans) - min(start for start, _ in spans) if spans else 0.0
 
 
 def state_of(task: TaskRecord | None) -> str:
@@ -131,7 +138,8 @@ def _seconds(moment: str) -> float | None:
         return None
 
 
-def _is_gate(name: str) -> bool:
+def is_gate(name: str) -> bool:
+    """Tells whether a task is a gate, by the names that pipelines give them."""
     return name.endswith("-gate") or name == "gate"
 
 
@@ -139,7 +147,7 @@ def _drawn(placed: Layout, rows: dict[str, StageRow]) -> Markup:
     parts = [Markup('<path class="g-edge" d="{}"/>').format("".join(placed.paths))]
     for name, slot in placed.slots.items():
         row = rows[name]
-        radius = 23 if _is_gate(name) else 7
+        radius = 23 if is_gate(name) else 7
         under = row.word if row.wall_s is None or row.state in ("cached", "refused", "page") else duration(row.wall_s)
         fits = max(int((slot.width - 34) / 6.4), 4)
         text = name if len(name) <= fits else f"{name[: fits - 1]}…"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tidemill.report.documents import Check, Estimate
+from tidemill.report import titles
+from tidemill.report.documents import Check, Deployment
 from tidemill.report.evidence import Evidence
-from tidemill.report.formats import count, duration, interval, milliseconds, number, plural, words
-from tidemill.report.quality import TELLING, overall
+from tidemill.report.formats import count, duration, interval, milliseconds, number, plural
+from tidemill.report.lineage import command
+from tidemill.report.quality import TELLING
+from tidemill.report.stages import elapsed, is_gate
 from tidemill.runs import TaskRecord
 
-GATE_TASKS = {"data": "data-gate", "model": "model-gate", "serving": "serving-gate"}
 _TITLES = {
     "running": "Running",
     "released": "Released",
@@ -46,10 +50,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class NextStep:
-    """What the reader can do now; ``command`` is to be pasted into a shell."""
+    """What the reader can do now; ``command`` is to be pasted into a shell, ``answer`` is what it gave."""
 
     text: str
     command: str = ""
+    answer: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def view(evidence: Evidence) -> VerdictView:
     refusals = [r for r in reasons if not r.check.passed and r.check.blocking]
     failures = [_failure(task) for task in evidence.tasks if task.status == "failed" and task.error]
     if refusals:  # the gates' own errors only repeat the checks
-        failures = [f for f in failures if not _is_gate(f.task)]
+        failures = [f for f in failures if not is_gate(f.task)]
     return VerdictView(
         name=evidence.verdict,
         title=_TITLES[evidence.verdict],
@@ -101,10 +106,6 @@ def view(evidence: Evidence) -> VerdictView:
 def _reasons(evidence: Evidence) -> list[Reason]:
     judged = (evidence.anomalies, evidence.blessing, evidence.rehearsal)
     return [Reason(j.decision.gate, check) for j in judged if j is not None for check in j.decision.checks]
-
-
-def _is_gate(task: str) -> bool:
-    return task in GATE_TASKS.values()
 
 
 def _failure(task: TaskRecord) -> Failure:
@@ -147,62 +148,68 @@ def _sentence(evidence: Evidence, reasons: Sequence[Reason], refusals: Sequence[
 
 
 def _next_steps(evidence: Evidence, refusals: Sequence[Reason]) -> list[NextStep]:
-    resume = NextStep("Go on from the finished stages.", f"tidemill run PROBLEM_DIR --resume {evidence.run.id}")
     match evidence.verdict:
         case "released":
-            deployment = evidence.deployment
-            return [NextStep("Ask the endpoint.", deployment.curl)] if deployment and deployment.curl else []
+            return [_ask(evidence)] if evidence.deployment and evidence.deployment.curl else []
         case "refused":
-            gates = {r.gate for r in refusals}
-            return [
-                NextStep(text, command.format(id=evidence.run.id)) for gate, text, command in _ADVICE if gate in gates
-            ]
+            return _advice(evidence, refusals)
+        case "bad_input":
+            return [NextStep("When it is mended:", command(evidence.run))]
         case "platform_failure" | "interrupted" | "running":
-            return [resume]
+            return [NextStep("Go on from the stages that have ended:", command(evidence.run, resume=True))]
         case _:
             return []
+
+
+def _ask(evidence: Evidence) -> NextStep:
+    deployment = evidence.deployment or Deployment()
+    answer = json.dumps(deployment.answer, ensure_ascii=False) if deployment.answer is not None else ""
+    return NextStep("Ask the endpoint for a prediction:", deployment.curl, answer)
+
+
+def _advice(evidence: Evidence, refusals: Sequence[Reason]) -> list[NextStep]:
+    gates = {r.gate for r in refusals}
+    steps = []
+    if "data" in gates:
+        steps.append(NextStep("Mend the source, or let a finding pass by naming it under gates.data.allow."))
+        if any(r.check.name.startswith("schema.") for r in refusals):
+            directory = evidence.run.parameters.get("problem_dir", "PROBLEM_DIR")
+            words = ["tidemill", "schema", "diff", str(directory), evidence.run.id]
+            steps.append(
+                NextStep("If the data are right and the schema is not, see what to change:", shlex.join(words))
+            )
+    if "model" in gates:
+        steps.append(
+            NextStep(
+                "The slices and curves below show where the model falls short: more data for those rows, better "
+                "features, or another model. Moving a limit (gates.quality, gates.fairness in problem.yaml) is a "
+                "decision to be reviewed, not a repair."
+            )
+        )
+    if "serving" in gates:
+        steps.append(
+            NextStep(
+                "If it is too slow, make the model smaller or the budget larger (gates.serving in problem.yaml). If it "
+                "fails to answer or differs from the offline predictions, the export is at fault: move no limit."
+            )
+        )
+    return steps
 
 
 def _facts(evidence: Evidence) -> list[Fact]:
     facts = []
     if evidence.examples:
-        facts.append(
-            Fact(
-                "rows",
-                count(sum(evidence.examples.rows.values())),
-                f"{count(evidence.examples.rows.get('test', 0))} to test on",
-            )
-        )
-    whole = overall(evidence.metrics) if evidence.metrics else None
-    names = [name for name in TELLING if whole and name in whole.values and whole.values[name].value is not None]
-    for name in names[:3]:
-        estimate = whole.values[name] if whole else Estimate()
-        facts.append(Fact(words(name), number(estimate.value), interval(estimate.low, estimate.high)))
+        rows = evidence.examples.rows
+        facts.append(Fact("Rows", count(sum(rows.values())), f"{count(rows.get('test', 0))} to test on"))
+    whole = evidence.metrics.whole if evidence.metrics else None
+    known = {name: e for name, e in whole.values.items() if e.value is not None} if whole else {}
+    for name in [name for name in TELLING if name in known][:3]:
+        estimate = known[name]
+        facts.append(Fact(titles.metric(name), number(estimate.value), interval(estimate.low, estimate.high)))
     if evidence.rehearsal and evidence.rehearsal.p99_ms is not None:
-        facts.append(Fact("latency p99", milliseconds(evidence.rehearsal.p99_ms), "single row, over HTTP"))
-    wall = evidence.run.wall_s if evidence.run.wall_s is not None else sum(task.wall_s for task in evidence.tasks)
+        facts.append(Fact("Latency, p99", milliseconds(evidence.rehearsal.p99_ms), "one row, over HTTP"))
+    wall = evidence.run.wall_s if evidence.run.wall_s is not None else elapsed(evidence.tasks)
     if wall:
-        facts.append(Fact("wall time", duration(wall)))
-    return facts
-
-
-_ADVICE = (
-    (
-        "data",
-        "If the data are right and the schema is not, look at the proposed changes and accept them; "
-        "otherwise mend the source. A warning that should not block goes into gates.data.allow.",
-        "tidemill schema diff PROBLEM_DIR {id}",
-    ),
-    (
-        "model",
-        "Look at the slices below that miss their limit: more data for them, better features or another model. "
-        "Moving a limit in problem.yaml (gates.quality, gates.fairness) is a decision to be reviewed.",
-        "",
-    ),
-    (
-        "serving",
-        "Make the model smaller or the budget in problem.yaml (gates.serving) larger; if the answers differ "
-        "from the offline predictions, the export is at fault and no limit should move.",
-        "",
-    ),
-)
+        reused = sum(task.status == "cached" for task in evidence.tasks)
+        facts.append(Fact("Wall time", duration(wall), f"{plural(reused, 'stage')} reused" if reused else ""))
+    return facts if len(facts) > 1 else []

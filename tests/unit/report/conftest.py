@@ -98,7 +98,11 @@ class RunBuilder:
                     "tidemill": "0.1.0",
                     "machine": "Linux x86_64, 2 cores, 24 GiB",
                 },
-                "parameters": {"beam_runner": "direct", "training.max_epochs": 12},
+                "parameters": {
+                    "beam_runner": "direct",
+                    "problem_dir": "problems/lending",
+                    "overrides": {"training.max_epochs": "12"},
+                },
                 **more,
             }
         ).write(self.run_dir)
@@ -202,80 +206,108 @@ def _numeric(shift: float) -> dict[str, Any]:
     heights = [math.exp(-((i - 8 - shift) ** 2) / 18) for i in range(20)]
     total = sum(heights)
     return {
-        "type": "float64",
         "count": 39_000,
-        "missing": 0.0251 + shift / 100,
+        "missing": 1_013,
+        "missing_share": 0.0251 + shift / 100,
         "mean": 41.37 + shift,
         "std": 12.91,
         "min": 18.0,
         "median": 40.5,
         "max": 79.0,
-        "histogram": [
-            {"low": 18 + 3.05 * i, "high": 21.05 + 3.05 * i, "count": 39_000 * h / total} for i, h in enumerate(heights)
-        ],
+        "zeros": 0,
+        "nan": 0,
+        "histogram": {
+            "edges": [18 + shift + 3.05 * i for i in range(21)],
+            "counts": [39_000 * height / total for height in heights],
+        },
     }
 
 
 def _categorical(shift: float) -> dict[str, Any]:
     values = ("debt consolidation", "home improvement", "car", "education", "wedding", "other")
-    return {
-        "type": "string",
-        "count": 40_000,
-        "missing": 0.0,
-        "unique": 6,
-        "top_values": [{"value": v, "count": 16_000 / (i + 1) * (1 + shift)} for i, v in enumerate(values)],
-    }
+    top = [[value, round(16_000 / (i + 1) * (1 + shift))] for i, value in enumerate(values)]
+    return {"count": 40_000, "missing": 0, "missing_share": 0.0, "unique": 6, "top": top}
 
 
-def statistics(names: tuple[tuple[str, ...], tuple[str, ...]] = (NUMERIC, CATEGORICAL)) -> dict[str, Any]:
+def statistics(numeric: tuple[str, ...] = NUMERIC, categorical: tuple[str, ...] = CATEGORICAL) -> dict[str, Any]:
+    """``summary.json``, as ``tidemill.validate.summary`` documents it."""
+    slices = [
+        {"slice": {"sex": "female"}, "rows": 19_877, "label": {"shares": {}, "positive_rate": 0.184}, "file": "x"},
+        {"slice": {"sex": "male"}, "rows": 20_136, "label": {"shares": {}, "positive_rate": 0.143}, "file": "x"},
+        {"slice": {"origin": "C", "sex": "female"}, "rows": 211, "label": {"shares": {}, "positive_rate": 0.262}},
+    ]
     return {
+        "schema": "curated",
+        "label": {"column": "default", "classes": ["repaid", "defaulted"]},
+        "columns": {
+            **{name: {"type": "float64", "role": "quantity", "read": True} for name in numeric},
+            **{name: {"type": "string", "role": "category", "read": name != "employer"} for name in categorical},
+        },
+        "omitted": {},
         "splits": {
             split: {
                 "rows": rows,
+                "label": {"shares": {"repaid": 0.837 - shift / 50, "defaulted": 0.163 + shift / 50}},
                 "features": {
-                    **{n: _numeric(i * shift) for i, n in enumerate(names[0])},
-                    **{n: _categorical(i * shift / 8) for i, n in enumerate(names[1])},
+                    **{name: _numeric(i * shift) for i, name in enumerate(numeric)},
+                    **{name: _categorical(i * shift / 8) for i, name in enumerate(categorical)},
                 },
+                "slices": slices if split == "train" else [],
             }
             for (split, rows), shift in zip(SPLITS.items(), (0.0, 0.5, 0.3), strict=True)
         },
-        "slices": [
-            {"slice": {"sex": "female"}, "rows": 19_877, "label_rate": 0.184},
-            {"slice": {"sex": "male"}, "rows": 20_136, "label_rate": 0.143},
-            {"slice": {"sex": "female", "origin": "C"}, "rows": 211, "label_rate": 0.262},
-        ],
+    }
+
+
+def _distance(column: str, value: float | None, limit: float, **more: Any) -> dict[str, Any]:
+    return {
+        "column": column,
+        "measure": "jensen_shannon" if column in NUMERIC else "l_infinity",
+        "value": value,
+        "limit": limit,
+        "allowance": 0.011,
+        "rows": [40_013, 4_961],
+        "where": "",
+        "reason": "",
+        "exceeded": False,
+        **more,
     }
 
 
 def anomalies(refused: bool = False) -> dict[str, Any]:
-    found = [
-        {
-            "column": "purpose",
-            "type": "UNEXPECTED_CATEGORY",
-            "blocking": refused,
-            "message": "Values that the schema does not know: 'holiday' (0.4 % of rows).",
-        },
-    ]
+    """``anomalies.json``, as ``tidemill.validate.run`` writes it."""
+    found = {
+        "column": "purpose",
+        "type": "ENUM_TYPE_UNEXPECTED_STRING_VALUES",
+        "split": "train" if refused else "eval",
+        "environment": "TRAINING",
+        "severity": "error" if refused else "warning",
+        "description": "Examples contain values missing from the schema: holiday (~0.4%).",
+    }
     checks = [
-        check("min_rows", True, ">= 100", "50000", "50,000 rows are enough", value=50000, limit=100),
-        check("max_quarantined", True, "<= 0.01", "0.00024", "few rows were unreadable", value=0.00024, limit=0.01),
+        check("min_rows", True, ">= 100", "50000", "The data has 50,000 rows.", value=50000, limit=100),
+        check("max_quarantined", True, "<= 0.01", "0.00024", "Few rows were unreadable.", value=0.00024, limit=0.01),
         check(
-            "schema.unexpected_category",
-            not refused,
-            "values of the schema",
-            "'holiday'",
-            "purpose: values that the schema does not know: 'holiday' (0.4 % of rows).",
+            "schema.enum_type_unexpected_string_values",
+            False,
+            "as the curated schema says",
+            found["description"],
+            "`purpose` in train: Examples contain values missing from the schema: holiday (~0.4%). "
+            "`gates.data.allow: [purpose:ENUM_TYPE_UNEXPECTED_STRING_VALUES]` lets it pass.",
+            blocking=refused,
         ),
-        check("skew.income", True, "<= 0.2", "0.031", "income is distributed alike", value=0.031, limit=0.2),
+        check("skew", True, "<= 0.211", "0.031", "Training is close to eval in 10 columns.", value=0.031, limit=0.211),
     ]
+    columns = (*NUMERIC, *CATEGORICAL)
     return {
         "decision": decision("data", checks),
-        "anomalies": found,
-        "skew": [
-            {"column": c, "value": 0.031 / (i + 1), "limit": 0.2, "measure": "jensen_shannon"}
-            for i, c in enumerate((*NUMERIC, *CATEGORICAL))
+        "anomalies": [found],
+        "skew": [_distance(name, 0.031 / (i + 1), 0.2) for i, name in enumerate(columns)],
+        "drift": [
+            _distance("income", 0.412, 0.3, exceeded=True),
+            _distance("age", 0.012, 0.3),
+            _distance("region", None, 0.3, reason="too many values"),
         ],
-        "drift": [{"column": "income", "value": 0.012, "limit": 0.3, "measure": "jensen_shannon"}],
     }
 
 
@@ -286,14 +318,16 @@ def estimate(value: float, half: float) -> dict[str, float]:
 def slices() -> list[dict[str, Any]]:
     dice = random.Random(7)
     keys: list[tuple[dict[str, str], int]] = [({"sex": s}, n) for s, n in (("female", 2491), ("male", 2535))]
-    keys += [({"origin": o}, n) for o, n in (("A", 3310), ("B", 1622), ("C", 94))]
-    keys += [
-        ({"origin": o, "sex": s}, n // 2) for o, n in (("A", 3310), ("B", 1622), ("C", 94)) for s in ("female", "male")
-    ]
+    origins = (("A", 3310), ("B", 1622), ("C", 94))
+    keys += [({"origin": o}, n) for o, n in origins]
+    keys += [({"origin": o, "sex": s}, n // 2) for o, n in origins for s in ("female", "male")]
     return [
         {
             "slice": key,
+            "over": list(key),
+            "sensitive": True,
             "count": n,
+            "weight": float(n),
             "values": {
                 name: estimate(base - 0.02 + 0.05 * dice.random() - (0.06 if n < 100 else 0), 1.1 / math.sqrt(n))
                 for name, base in (("auc", 0.86), ("accuracy", 0.87), ("recall", 0.55))
@@ -303,7 +337,26 @@ def slices() -> list[dict[str, Any]]:
     ]
 
 
+def _group(sex: str, count: int, selection: float, tpr: float, fpr: float, ppv: float) -> dict[str, Any]:
+    values = {"selection_rate": selection, "tpr": tpr, "fpr": fpr, "fnr": 1 - tpr, "ppv": ppv}
+    rates = {name: {**estimate(value, 0.9 / math.sqrt(count)), "size": count} for name, value in values.items()}
+    return {"slice": {"sex": sex}, "count": count, "weight": float(count), "small": count < 50, "rates": rates}
+
+
+def _rival(**values: tuple[float, float]) -> list[dict[str, Any]]:
+    return [
+        {
+            "slice": {},
+            "values": {
+                name: {"value": value, "difference": gain, "low": gain - 0.004, "high": gain + 0.004}
+                for name, (value, gain) in values.items()
+            },
+        }
+    ]
+
+
 def evaluation(refused: bool = False) -> dict[str, Any]:
+    """``metrics.json``, as ``tidemill.evaluate.outputs`` documents it."""
     whole = {
         "auc": estimate(0.8712, 0.0113),
         "pr_auc": estimate(0.6133, 0.027),
@@ -312,135 +365,161 @@ def evaluation(refused: bool = False) -> dict[str, Any]:
         "recall": estimate(0.5532, 0.033),
         "f1": estimate(0.6144, 0.03),
         "log_loss": estimate(0.2893, 0.0121),
+        "brier": estimate(0.0893, 0.0021),
         "calibration": estimate(1.0123, 0.031),
         "mean_label": estimate(0.1629, 0.01),
+        "mean_prediction": estimate(0.1649, 0.004),
+        "example_count": {"value": 5026.0, "low": 5026.0, "high": 5026.0},
     }
     xs = [i / 60 for i in range(61)]
+    gap = 0.1533 if refused else 0.0714
+    female, male = {"sex": "female"}, {"sex": "male"}
     return {
+        "task": "binary_classification",
+        "threshold": 0.5,
+        "digest": digest("model"),
+        "rows": SPLITS["test"],
+        "weighted": False,
+        "classes": ["repaid", "defaulted"],
+        "confidence": 0.95,
         "metrics": [{"slice": {}, "count": SPLITS["test"], "values": whole}, *slices()],
         "fairness": [
             {
-                "metric": "equal_opportunity_gap",
                 "over": ["sex"],
-                "value": 0.0714 if not refused else 0.1533,
+                "min_examples": 50,
                 "groups": [
-                    {"slice": {"sex": "female"}, "count": 2491, **estimate(0.5911, 0.044)},
-                    {"slice": {"sex": "male"}, "count": 2535, **estimate(0.5197, 0.048)},
+                    _group("female", 2491, 0.139, 0.591, 0.051, 0.71),
+                    _group("male", 2535, 0.121, 0.52, 0.044, 0.675),
+                    _group("(missing)", 12, 0.25, 0.5, 0.1, 0.5),
                 ],
-            },
-            {
-                "metric": "demographic_parity_ratio",
-                "over": ["sex"],
-                "value": 0.871,
-                "groups": [
-                    {"slice": {"sex": "female"}, "count": 2491, **estimate(0.1391, 0.014)},
-                    {"slice": {"sex": "male"}, "count": 2535, **estimate(0.1212, 0.013)},
-                ],
-            },
-        ],
-        "calibration": [
-            {
-                "low": i / 10,
-                "high": (i + 1) / 10,
-                "count": 2400 / (i + 1) ** 1.4,
-                "mean_prediction": i / 10 + 0.05,
-                "mean_label": min(max(i / 10 + 0.05 + 0.02 * math.sin(i), 0), 1),
+                "metrics": {
+                    name: {**estimate(value, 0.05), "rate": rate, "lowest": male, "highest": female}
+                    for name, value, rate in (
+                        ("demographic_parity_gap", 0.018, "selection_rate"),
+                        ("demographic_parity_ratio", 0.871, "selection_rate"),
+                        ("equal_opportunity_gap", gap, "tpr"),
+                        ("equal_opportunity_ratio", 0.88, "tpr"),
+                        ("equalized_odds_gap", gap, "tpr"),
+                        ("predictive_parity_gap", 0.035, "ppv"),
+                        ("predictive_parity_ratio", 0.951, "ppv"),
+                    )
+                },
             }
-            for i in range(10)
         ],
-        "roc": [[x, x**0.16 if x else 0.0] for x in xs],
-        "pr": [[x, 1 - 0.84 * x**2.2] for x in xs],
-        "confusion": {"labels": ["repaid", "defaulted"], "counts": [[4005, 203], [366, 452]]},
-        "baseline": {"accuracy": 0.8371, "auc": 0.5, "log_loss": 0.4444},
-        "champion": {"accuracy": 0.8766, "auc": 0.8655, "log_loss": 0.2951},
+        "calibration": {
+            "bins": [
+                {
+                    "low": i / 10,
+                    "high": (i + 1) / 10,
+                    "weight": 2400 / (i + 1) ** 1.4,
+                    "mean_prediction": i / 10 + 0.05,
+                    "mean_label": (y := min(max(i / 10 + 0.05 + 0.02 * math.sin(i), 0), 1)),
+                    "label_low": max(y - 0.012 * (i + 1) ** 0.7, 0),
+                    "label_high": min(y + 0.012 * (i + 1) ** 0.7, 1),
+                }
+                for i in range(10)
+            ]
+        },
+        "roc": {"fpr": xs, "tpr": [x**0.16 if x else 0.0 for x in xs], "thresholds": xs, "auc_resolution": 1e-5},
+        "pr": {"recall": xs, "precision": [1 - 0.84 * x**2.2 for x in xs], "thresholds": xs},
+        "confusion": {"classes": ["repaid", "defaulted"], "matrix": [[4005.0, 203.0], [366.0, 452.0]]},
+        "baseline": {
+            "rule": "majority",
+            "comparable": True,
+            "reason": "",
+            "metrics": _rival(accuracy=(0.8371, 0.043), log_loss=(0.4444, -0.1551)),
+        },
+        "champion": {
+            "digest": digest("champion"),
+            "comparable": True,
+            "reason": "",
+            "metrics": _rival(accuracy=(0.8766, 0.0035), auc=(0.8655, 0.0057), log_loss=(0.2951, -0.0058)),
+        },
+        "decision": blessing(refused)["decision"],
     }
 
 
 def blessing(refused: bool = False) -> dict[str, Any]:
+    gap = 0.1533 if refused else 0.0714
+    small = {"origin": "C", "sex": "male"}
     checks = [
-        check("auc", True, ">= 0.85", "0.871 [0.860, 0.882]", "auc is at least 0.85", value=0.8712, limit=0.85),
-        check(
-            "auc",
-            True,
-            ">= 0.75",
-            "0.868",
-            "auc is at least 0.75 for sex=female",
-            value=0.868,
-            limit=0.75,
-            slice={"sex": "female"},
-        ),
+        check("auc", True, ">= 0.85", "0.8712 [0.8599, 0.8825]", "AUC is high enough.", value=0.8712, limit=0.85),
+        check("auc", True, ">= 0.75", "0.856", "AUC is high enough.", value=0.856, limit=0.75, slice={"sex": "female"}),
         check(
             "auc",
             not refused,
             ">= 0.75",
-            "0.741 [0.62, 0.85]",
-            "auc is below its limit for origin=C",
-            value=0.741,
+            "0.741 [0.62, 0.85]" if refused else "0.801 [0.69, 0.91]",
+            "Area under the ROC curve for origin = C is 0.741 on 94 rows; at least 0.75 is required.",
+            value=0.741 if refused else 0.801,
             limit=0.75,
             slice={"origin": "C"},
         ),
         check(
-            "equal_opportunity_gap",
+            "equal_opportunity_gap[sex]",
             not refused,
             "<= 0.1",
-            "0.153" if refused else "0.0714",
-            "the true positive rate differs between sexes by this much",
-            value=0.1533 if refused else 0.0714,
+            f"{gap} [0.09, 0.21]",
+            "Equal opportunity gap over sex: the true positive rate is lowest for sex = male.",
+            value=gap,
             limit=0.1,
         ),
+        check("demographic_parity_ratio[sex]", True, ">= 0.8", "0.871", "Answers are alike.", value=0.871, limit=0.8),
+        check("accuracy.better_than_baseline", True, "better than the rule `majority`", "0.88", "It is.", value=0.88),
         check(
-            "demographic_parity_ratio",
-            True,
-            ">= 0.8",
-            "0.871",
-            "rates of positive answers are alike",
-            value=0.871,
-            limit=0.8,
-        ),
-        check(
-            "accuracy",
+            "auc",
             False,
-            ">= 0.89",
-            "0.88",
-            "accuracy for origin=C is low, on few rows",
+            ">= 0.75",
+            "0.72",
+            "AUC for origin = C, sex = male is low. Not decided: fewer than 50 rows.",
+            value=0.72,
+            limit=0.75,
             blocking=False,
-            slice={"origin": "C", "sex": "male"},
+            slice=small,
         ),
     ]
-    return {"decision": decision("model", checks)}
+    return {
+        "decision": decision("model", checks),
+        "challenger": digest("model"),
+        "champion": digest("champion"),
+        "model_digest": digest("model"),
+    }
 
 
 def rehearsal() -> dict[str, Any]:
-    dice = random.Random(3)
-    latencies = [3.1 + dice.expovariate(0.9) for _ in range(256)]
+    """``rehearsal.json``, as ``tidemill.rehearse.run`` writes it."""
+    edges = (0, 1, 2, 3, 5, 7.5, 10, 15, 25, 50, 100, 250, 500, 1000)
+    counts = (0, 0, 12, 171, 58, 11, 3, 1, 0, 0, 0, 0, 0, 0)
+    checks = [
+        check("serves", True, "a server that answers", "one", "The server started with the model."),
+        check("answers.single", True, "200", "200", "All 256 rows were answered, 1 per request."),
+        check("difference", True, "<= 1e-05", "2.4e-07", "Predictions agree within 2.4e-07.", value=2.4e-7, limit=1e-5),
+        check("unusual.all_null", True, "a prediction", "a prediction", "A row with all null gets a prediction."),
+        check("malformed.wrong_type", True, "400 that names age", "status 400", "Wrong type gets status 400."),
+        check("p99_ms", True, "<= 25", "9.81", "p99 is 9.81 ms; the budget is 25 ms.", value=9.81, limit=25.0),
+    ]
     return {
-        "decision": decision(
-            "serving",
-            [
-                check(
-                    "max_difference",
-                    True,
-                    "<= 1e-05",
-                    "2.4e-07",
-                    "answers equal the offline predictions",
-                    value=2.4e-7,
-                    limit=1e-5,
-                ),
-                check(
-                    "p99_ms",
-                    True,
-                    "<= 25",
-                    "8.1",
-                    "the 99th percentile of latency is within its budget",
-                    value=8.1,
-                    limit=25.0,
-                ),
-            ],
-        ),
-        "latencies_ms": latencies,
-        "p50_ms": 3.9,
-        "p99_ms": 8.1,
+        "decision": decision("serving", checks),
+        "passed": True,
+        "rows": 256,
+        "p50_ms": 3.94,
+        "p99_ms": 9.81,
         "max_difference": 2.4e-7,
+        "startup_s": 6.214,
+        "tolerance": 1e-5,
+        "budget": {"p50_ms": None, "p99_ms": 25.0},
+        "model_digest": digest("model"),
+        "latencies": {
+            "p50_ms": 3.94,
+            "p99_ms": 9.81,
+            "requests": 256,
+            "rounds": 1,
+            "method": "one client, one request after the other",
+            "histogram": [
+                {"from_ms": a, "to_ms": b, "requests": n}
+                for a, b, n in zip(edges, (*edges[1:], None), counts, strict=True)
+            ],
+        },
     }
 
 
@@ -462,6 +541,17 @@ CURL = (
 )
 
 
+DEPLOYMENT = {
+    "model": "lending",
+    "version": 3,
+    "address": "http://127.0.0.1:8501",
+    "former": 2,
+    "started": False,
+    "curl": CURL,
+    "answer": {"predictions": [{"label": "repaid", "probability": 0.0713}]},
+}
+
+
 def upto(builder: RunBuilder, last: str, refused: str = "") -> RunBuilder:
     """Adds the tasks of a plausible run up to and with ``last``. ``refused`` names a gate that says no."""
     documents: dict[str, dict[str, Any]] = {
@@ -478,7 +568,17 @@ def upto(builder: RunBuilder, last: str, refused: str = "") -> RunBuilder:
         },
         "rehearse": {"rehearsal": {"rehearsal.json": rehearsal()}},
         "register": {"registered": {"registered.json": {"name": "lending", "version": 3, "path": "models/lending/3"}}},
-        "deploy": {"deployment": {"deployment.json": {"address": "http://127.0.0.1:8501", "version": 3, "curl": CURL}}},
+        "deploy": {
+            "deployment": {
+                "deployment.json": {
+                    "address": "http://127.0.0.1:8501",
+                    "version": 3,
+                    "former": 2,
+                    "curl": CURL,
+                    "answer": ANSWER,
+                }
+            }
+        },
     }
     for name in STAGES[: STAGES.index(last) + 1]:
         if name == refused:
