@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from tidemill.artifacts import MODEL_MANIFEST, SAVED_MODEL, ModelManifest
 from tidemill.errors import DataError
@@ -64,8 +65,11 @@ class LoadedModel:
 
 
 def bad_input(error: Exception) -> bool:
-    """Tells whether the model refused its input, and did not fail by itself."""
-    return isinstance(error, (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError))
+    """Tells whether the model refused its input, and did not fail by itself.
+
+    TensorFlow quotes the input in its message; where that isn't UTF-8, its Python side fails to raise the real error.
+    """
+    return isinstance(error, (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError, UnicodeDecodeError))
 
 
 def load(directory: Path) -> LoadedModel:
@@ -89,7 +93,7 @@ def load(directory: Path) -> LoadedModel:
     functions = dict(module.signatures)
     if DEFAULT_SIGNATURE not in functions:
         raise DataError(directory.name, f"the SavedModel needs a signature {DEFAULT_SIGNATURE}", ", ".join(functions))
-    described = {name: _describe(name, function, manifest) for name, function in functions.items()}
+    described = {name: _describe(name, spec, manifest) for name, spec in _signature_defs(saved_model).items()}
     signatures = {name: signature for name, signature in described.items() if signature is not None}
     if DEFAULT_SIGNATURE not in signatures:
         raise DataError(
@@ -100,16 +104,27 @@ def load(directory: Path) -> LoadedModel:
     return LoadedModel(manifest, signatures, functions, module)
 
 
-def _describe(name: str, function: Any, manifest: ModelManifest) -> Signature | None:
+def _signature_defs(saved_model: Path) -> Mapping[str, Any]:
+    """Returns the signatures as the file defines them, by name.
+
+    They are what TensorFlow Serving answers to. The arguments of the loaded functions can have other names, as
+    Python allows fewer: no spaces, no hyphens.
+    """
+    message = saved_model_pb2.SavedModel.FromString((saved_model / "saved_model.pb").read_bytes())
+    internal = "__saved_model_init_op"
+    return {name: spec for name, spec in message.meta_graphs[0].signature_def.items() if name != internal}
+
+
+def _describe(name: str, spec: Any, manifest: ModelManifest) -> Signature | None:
     """Returns what a signature takes and gives, or None if its inputs are not one value per row."""
-    specs = function.structured_input_signature[1]
-    inputs = {key: spec.dtype.name for key, spec in sorted(specs.items())}
-    flat = all(spec.shape.rank == 1 and spec.shape[0] is None for spec in specs.values())
+    shapes = [tf.TensorShape(tensor.tensor_shape) for tensor in spec.inputs.values()]
+    inputs = {key: tf.as_dtype(spec.inputs[key].dtype).name for key in sorted(spec.inputs)}
+    flat = all(shape.rank == 1 and shape[0] is None for shape in shapes)
     if not inputs or not flat or not set(inputs.values()) <= MISSING.keys():
         return None
-    given = function.structured_outputs
+    given = spec.outputs
     ordered = sorted(given, key=lambda key: (_OUTPUT_ORDER.index(key) if key in _OUTPUT_ORDER else 99, key))
-    outputs = {key: given[key].dtype.name for key in ordered}
+    outputs = {key: tf.as_dtype(given[key].dtype).name for key in ordered}
     return Signature(name, inputs, outputs, raw=inputs.keys() <= manifest.inputs.keys())
 
 
