@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from tidemill.decisions import Check, read_decision
 from tidemill.errors import UsageError
@@ -76,7 +78,8 @@ def run(
         view.planned(plan)
 
     try:
-        with RunView(out, quiet=json_output) as view:
+        # kfp.local prints to sys.stdout, which is redirected while it runs: the view keeps today's.
+        with RunView(Console(file=sys.stdout, highlight=False), quiet=json_output) as view:
             record = run_locally(request, layout, Observer(planned, view.task))
     except KeyboardInterrupt:
         again = f"; `--resume {record.id}` with the same command goes on" if record else ""
