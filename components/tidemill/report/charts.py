@@ -315,8 +315,8 @@ def _curve(series: Series, x: Scale, y: Scale) -> Markup:
 def _horizontal(rule: Rule, x: Scale, y: Scale) -> Markup:
     at = _px(y(rule.at))
     return _svg(
-        '<path class="c-rule t{}" d="M{} {}H{}"/><text class="c-note" x="{}" y="{}" text-anchor="end">{}</text>',
-        rule.tone, _px(x.start), at, _px(x.end), _px(x.end - 2), _px(y(rule.at) - 5), rule.name,
+        '<path class="c-rule t{}" d="M{} {}H{}"/><text class="c-note" x="{}" y="{}">{}</text>',
+        rule.tone, _px(x.start), at, _px(x.end), _px(x.start + 4), _px(y(rule.at) - 5), rule.name,
     )  # fmt: skip
 
 

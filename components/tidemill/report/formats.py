@@ -38,9 +38,9 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace(",", THIN).replace("-", "\u2212")
 
 
-def signed(value: float | None) -> str:
+def signed(value: float | None, digits: int = 2) -> str:
     """Returns :func:`number` with its sign always shown, for differences."""
-    text = number(value)
+    text = number(value, digits)
     return f"+{text}" if value is not None and value > 0 else text
 
 
@@ -86,9 +86,9 @@ def megabytes(value: float | None) -> str:
     return f"{number(value)}{THIN}MB" if value < 1000 else f"{number(value / 1000)}{THIN}GB"
 
 
-def interval(low: float | None, high: float | None) -> str:
+def interval(low: float | None, high: float | None, digits: int = 3) -> str:
     """Returns the two ends of an interval: ``0.842 to 0.861``; nothing if there is no interval."""
-    return "" if low is None or high is None else f"{number(low)} to {number(high)}"
+    return "" if low is None or high is None else f"{number(low, digits)} to {number(high, digits)}"
 
 
 def words(name: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidemill.report.evidence import Evidence
+from tidemill.report.formats import words
 from tidemill.runs import RunRecord
 
 
@@ -42,8 +43,9 @@ def view(evidence: Evidence) -> LineageView:
         ("source fingerprint", run.source_fingerprint or str(source.get("fingerprint", ""))),
         ("problem bundle", run.bundle),
         ("model digest", model.digest if model else ""),
-        *((f"lineage: {name}", value) for name, value in _flat(model.lineage if model else {})),
     ]
+    known = {value for _, value in origins}
+    origins += [(words(name), value) for name, value in _flat(model.lineage if model else {}) if value not in known]
     framework = [(name, str(version)) for name, version in sorted((model.framework if model else {}).items())]
     return LineageView(
         origins=[(name, value) for name, value in origins if value],

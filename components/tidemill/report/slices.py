@@ -148,7 +148,9 @@ def _fairness(fairness: Fairness, checks: Sequence[Check]) -> FairnessView:
     ]
     disparities.sort(key=lambda row: row.check is None)
     rates = [name for name in _RATES if any(name in group.rates for group in fairness.groups)]
-    extents = {name: _extent([g.rates[name] for g in fairness.groups if name in g.rates], ()) for name in rates}
+    # A group too small to decide would stretch the scale until the others can't be told apart.
+    scaled = [g for g in fairness.groups if not g.small] or fairness.groups
+    extents = {name: _extent([g.rates[name] for g in scaled if name in g.rates], ()) for name in rates}
     groups = sorted(fairness.groups, key=lambda g: (-g.count, _key(g.slice)))
     rows = [_group(group, extents) for group in groups]
     return FairnessView(

@@ -124,7 +124,8 @@ def _sentence(evidence: Evidence, reasons: Sequence[Reason], refusals: Sequence[
         case "released":
             version = evidence.registered.version if evidence.registered else ""
             what = f"{name} version {version}" if version != "" else name
-            return f"{what} passed {plural(len(reasons), 'check')} of its gates and answers requests."
+            deciding = sum(r.check.blocking for r in reasons)
+            return f"{what} passed all {plural(deciding, 'check')} that decide and answers requests."
         case "completed":
             return "All tasks of the pipeline ended without a failure."
         case "refused":

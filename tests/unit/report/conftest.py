@@ -568,17 +568,7 @@ def upto(builder: RunBuilder, last: str, refused: str = "") -> RunBuilder:
         },
         "rehearse": {"rehearsal": {"rehearsal.json": rehearsal()}},
         "register": {"registered": {"registered.json": {"name": "lending", "version": 3, "path": "models/lending/3"}}},
-        "deploy": {
-            "deployment": {
-                "deployment.json": {
-                    "address": "http://127.0.0.1:8501",
-                    "version": 3,
-                    "former": 2,
-                    "curl": CURL,
-                    "answer": ANSWER,
-                }
-            }
-        },
+        "deploy": {"deployment": {"deployment.json": DEPLOYMENT}},
     }
     for name in STAGES[: STAGES.index(last) + 1]:
         if name == refused:
