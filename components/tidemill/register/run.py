@@ -108,7 +108,7 @@ def _passed(name: str, evidence: Path, digest: str) -> Decision:
     if not decision.passed:
         reasons = "\n".join(f"  - {check.message}" for check in decision.refusals)
         raise GateRefused("register", f"the {name} must have passed\n{reasons}")
-    made_for = json.loads((evidence / f"{name}.json").read_text())["model_digest"]
+    made_for = json.loads((evidence / f"{name}.json").read_text())["challenger"]
     if made_for != digest:
         raise GateRefused("register", f"the {name} must be of this model, {digest[:12]}", f"one of {made_for[:12]}")
     return decision

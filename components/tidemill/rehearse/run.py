@@ -100,7 +100,7 @@ def run(
         evidence = {
             **asdict(report),
             "decision": decision.to_json(),
-            "model_digest": manifest.digest,
+            "challenger": manifest.digest,
             "tolerance": gate.tolerance,
             "budget": {"p50_ms": gate.p50_ms, "p99_ms": gate.p99_ms},
             "latencies": {**asdict(timed), "method": METHOD} if timed else None,

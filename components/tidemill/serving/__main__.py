@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from tidemill.errors import TidemillError
@@ -11,6 +12,7 @@ from tidemill.serving.settings import read_settings
 
 def main() -> int:
     """Serves until SIGTERM; returns the process's exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until the server takes over there is nothing to drain
     try:
         settings = read_settings(sys.argv[1:], os.environ)
         from tidemill.serving.server import serve

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 import uuid
@@ -126,6 +127,7 @@ class _Frame:
         app.add_exception_handler(Refused, _refused)
         app.add_exception_handler(HTTPException, _not_routed)
         app.add_exception_handler(ClientDisconnect, _gone)
+        app.add_exception_handler(Exception, _failed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -151,11 +153,8 @@ class _Frame:
         self._metrics.in_flight.inc()
         try:
             await self._app(scope, receive, send_with_id)
-        except Exception as error:  # noqa: BLE001 - the client gets an answer, the log the frames; neither gets values
-            event("request_failed", 40, error, request_id=identity)
-            if not status:
-                status = 500
-                await _error(status, [Fault("internal error")], identity)(scope, receive, send_with_id)
+        except Exception as error:  # noqa: BLE001 - `_failed` has answered; Starlette raises it again for us to log
+            event("request_failed", logging.ERROR, error, request_id=identity)
         finally:
             self._drain.in_flight -= 1
             self._metrics.in_flight.dec()
@@ -267,3 +266,8 @@ async def _not_routed(request: Request, error: Exception) -> Response:
 async def _gone(request: Request, _: Exception) -> Response:
     """The client went away before its request was read; 499 is for the log, nobody gets it."""
     return _error(499, [Fault("the client closed the connection")], request.scope["state"]["request_id"])
+
+
+async def _failed(request: Request, _: Exception) -> Response:
+    """The server's own fault. What it was goes to the log, as frames; neither gets values."""
+    return _error(500, [Fault("internal error")], request.scope["state"]["request_id"])

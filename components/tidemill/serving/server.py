@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import socket
 import time
 from pathlib import Path
@@ -41,11 +42,9 @@ def serve(settings: Settings) -> int:
     if settings.state_file is not None:
         _write_state(settings, listening)
     try:
-        source, name = _source(settings)
-        metrics = Metrics(name)
-        process = _Process(settings, Versions(name, source, settings, metrics), metrics)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(process.run(listening))
+            runner.run(ModelServer(settings).run(listening))
+        return 0
     finally:
         if settings.state_file is not None:
             settings.state_file.unlink(missing_ok=True)
@@ -93,15 +92,22 @@ class _Uvicorn(uvicorn.Server):
         self.loop.call_soon_threadsafe(self.told.set)
 
 
-class _Process:
-    """The life of the server between bind and exit."""
+class ModelServer:
+    """The life of the server between bind and exit.
 
-    def __init__(self, settings: Settings, versions: Versions, metrics: Metrics) -> None:
-        self._settings, self._versions = settings, versions
+    Attributes:
+        versions: what it serves.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        source, name = _source(settings)
+        metrics = Metrics(name)
+        self.versions = Versions(name, source, settings, metrics)
+        self._settings = settings
         self._drain = Drain()
         self._server = _Uvicorn(
             uvicorn.Config(
-                build_app(versions, settings, metrics, self._drain),
+                build_app(self.versions, settings, metrics, self._drain),
                 http="httptools",
                 lifespan="off",
                 log_config=None,
@@ -112,11 +118,20 @@ class _Process:
             )
         )
 
-    async def run(self, listening: socket.socket) -> int:
+    def end(self) -> None:
+        """Begins to drain, as SIGTERM does. May be called from any thread once ``run`` has begun."""
+        self._server.handle_exit(signal.SIGTERM, None)
+
+    async def run(self, listening: socket.socket) -> None:
+        """Answers on ``listening`` until it is told to end and has answered what it owes.
+
+        Raises:
+            DataError: if a single model is to be served and cannot be loaded.
+        """
         self._server.loop = asyncio.get_running_loop()
         self._server.told = asyncio.Event()
         host, port = listening.getsockname()[:2]
-        event("listening", host=host, port=port, model=self._versions.name)
+        event("listening", host=host, port=port, model=self.versions.name)
         serving = asyncio.create_task(self._server.serve([listening]))
         following = asyncio.create_task(self._follow())
         told = asyncio.create_task(self._server.told.wait())
@@ -133,15 +148,14 @@ class _Process:
         if failure is not None:
             raise failure
         event("ended")
-        return 0
 
     async def _follow(self) -> None:
         if self._settings.storage_uri is not None:
-            await self._versions.refresh()
-            if self._versions.default is None:  # there is nothing to wait for: the directory will not change
-                (status,) = self._versions.status()
-                raise DataError(self._versions.name, "cannot be served", status["status"]["error_message"])
-        await self._versions.follow()
+            await self.versions.refresh()
+            if self.versions.default is None:  # there is nothing to wait for: the directory will not change
+                (status,) = self.versions.status()
+                raise DataError(self.versions.name, "cannot be served", status["status"]["error_message"])
+        await self.versions.follow()
 
     async def _end_requests(self) -> None:
         self._drain.draining = True

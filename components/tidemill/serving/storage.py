@@ -30,4 +30,6 @@ def fetch(uri: str) -> Path:
                 tf.io.gfile.copy(f"{str(folder).rstrip('/')}/{name}", str(local / name))
     except tf.errors.OpError as error:
         raise PlatformError(uri, "the model cannot be copied from there", type(error).__name__) from error
+    if not any(target.iterdir()):  # gfile lists what it cannot read as empty
+        raise PlatformError(uri, "the model cannot be copied from there", "no files")
     return target
