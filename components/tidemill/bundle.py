@@ -24,6 +24,7 @@ from tidemill.problem import Problem, dump_problem, parse_problem
 
 PROBLEM_FILE = "problem.yaml"
 SCHEMA_FILE = "schema.pbtxt"
+EVAL_CONFIG_FILE = "eval_config.pbtxt"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold: the same bytes whenever it is packed
 
 
@@ -111,6 +112,8 @@ def pack(problem: Problem, problem_dir: Path, destination: Path, view: str = "wh
     files = {PROBLEM_FILE: dump_problem(problem, VIEWS[view]).encode()}
     if (problem_dir / SCHEMA_FILE).is_file():
         files[SCHEMA_FILE] = (problem_dir / SCHEMA_FILE).read_bytes()
+    if view == "whole" and (problem_dir / EVAL_CONFIG_FILE).is_file():
+        files[EVAL_CONFIG_FILE] = (problem_dir / EVAL_CONFIG_FILE).read_bytes()
     references = [r for r in (problem.user_code.preprocessing, problem.user_code.model) if r]
     if references and "user_code" not in VIEWS[view]:
         modules = (p for p in problem_dir.rglob("*.py") if "__pycache__" not in p.parts)

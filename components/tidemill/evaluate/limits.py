@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from tidemill.evaluate.baselines import DECIDING_METRIC, comparable_metrics
 from tidemill.evaluate.fairness import Disparity, Group, disparities
 from tidemill.evaluate.metrics import Estimates, Metric, compare, find_metric
 from tidemill.evaluate.slices import SlicePlan
+from tidemill.evaluate.user_config import Threshold
 from tidemill.gates import FairnessLimit, QualityLimit
 from tidemill.problem import Problem
 
@@ -80,12 +82,12 @@ class Judge:
     baseline: Rival
     groups: Mapping[tuple[str, ...], Sequence[Group]]
 
-    def decide(self, extra: Sequence[Check] = ()) -> Decision:
-        """Returns the decision of the gate ``model``."""
+    def decide(self, thresholds: Sequence[Threshold] = ()) -> Decision:
+        """Returns the decision of the gate ``model``; ``thresholds`` are those of a user's EvalConfig."""
         checks = [check for limit in self.problem.gates.quality for check in self._quality(limit)]
         checks += self._implied_baseline()
         checks += [check for limit in self.problem.gates.fairness for check in self._fairness(limit)]
-        return Decision("model", (*checks, *extra))
+        return Decision("model", (*checks, *self._threshold_checks(thresholds)))
 
     def _quality(self, limit: QualityLimit) -> Iterator[Check]:
         numbers: list[int] = [0]
@@ -131,7 +133,7 @@ class Judge:
         theirs = float(rival.estimates.values[name][number])
         gain = metric.badness(theirs) - metric.badness(value)
         holds = gain > 0 if kind == "baseline" and limit is None else gain >= margin
-        paired = compare(self.problem.task, self.candidate, rival.estimates)
+        paired = compare(self.candidate, rival.estimates)
         spread = _interval(float(paired.low[name][number]), float(paired.high[name][number]))
         rule = f"{rival.name} has {_show(theirs)} on the same rows (difference {_show(value - theirs, '+')}{spread}); "
         return self._check(
@@ -166,6 +168,56 @@ class Judge:
             blocking = False
             message += f" Not decided: fewer than {limit.min_examples} rows."
         return Check(name, holds, expected, got, message, _finite(value), bound, dict(self._slice(number)), blocking)
+
+    def _threshold_checks(self, thresholds: Sequence[Threshold]) -> Iterator[Check]:
+        """Holds the thresholds of a user's EvalConfig against the metrics, as TFMA would."""
+        for threshold in thresholds:
+            names = [n for n in self.candidate.values if n.partition("@")[0] == threshold.metric]
+            for name, number in itertools.product(names, threshold.slices.members(self.plan)):
+                yield from self._threshold(threshold, name, number)
+
+    def _threshold(self, threshold: Threshold, name: str, number: int) -> Iterator[Check]:
+        value = float(self.candidate.values[name][number])
+        bounds = [(">=", threshold.lower), ("<=", threshold.upper)]
+        yield from (self._tfma_check(threshold, number, "", value, sign, b) for sign, b in bounds if b is not None)
+        sign = "<=" if threshold.lower_is_better else ">="
+        if not threshold.compares:
+            return
+        if self.champion.estimates is None:
+            reason = self.champion.reason
+            yield Check(
+                f"{threshold.shown}.change",
+                self.champion.absent,
+                "as eval_config.pbtxt says",
+                f"{_show(value)}, {reason}",
+                f"{threshold.shown}: {reason}.",
+                slice=self._slice(number),
+            )
+            return
+        theirs = float(self.champion.estimates.values[name][number])
+        change = value - theirs
+        if threshold.absolute is not None:
+            yield self._tfma_check(threshold, number, ".change", change, sign, threshold.absolute)
+        if threshold.relative is not None:
+            share = change / theirs if theirs else math.nan
+            yield self._tfma_check(threshold, number, ".relative_change", share, sign, threshold.relative)
+
+    def _tfma_check(
+        self, threshold: Threshold, number: int, suffix: str, value: float, sign: str, bound: float
+    ) -> Check:
+        holds = value >= bound if sign == ">=" else value <= bound
+        where = f" for {_slice_text(self._slice(number))}" if number else ""
+        what = {"": "", ".change": "change from the champion in ", ".relative_change": "relative change in "}[suffix]
+        return Check(
+            f"{threshold.shown}{suffix}",
+            holds,
+            f"{sign} {_show(bound)}",
+            _show(value),
+            f"EvalConfig: {what}{threshold.shown}{where} is {_show(value)}; {sign} {_show(bound)} is required.",
+            _finite(value),
+            bound,
+            dict(self._slice(number)),
+        )
 
     def _slice(self, number: int) -> dict[str, str]:
         return self.plan.slices[number]

@@ -121,6 +121,11 @@ class Estimates:
     high: Mapping[str, np.ndarray]
     replicates: Mapping[str, np.ndarray]
 
+    def also(self, values: Mapping[str, np.ndarray]) -> Estimates:
+        """Returns these estimates and further values that have no intervals."""
+        unknown = {name: np.full_like(value, np.nan) for name, value in values.items()}
+        return Estimates({**self.values, **values}, {**self.low, **unknown}, {**self.high, **unknown}, self.replicates)
+
     def only(self, names: tuple[str, ...]) -> Estimates:
         """Returns the estimates of some metrics."""
         parts = (self.values, self.low, self.high, self.replicates)
@@ -142,11 +147,9 @@ def estimate(task: str, point: Computed, replicated: Computed) -> Estimates:
     return Estimates(point.values, low, high, replicated.values)
 
 
-def compare(task: str, ours: Estimates, theirs: Estimates) -> Estimates:
+def compare(ours: Estimates, theirs: Estimates) -> Estimates:
     """Returns ``ours - theirs`` per metric and slice, with paired intervals: both were resampled together."""
-    names = [
-        name for name in ours.values if name in theirs.values and find_metric(task, name).title and name in ours.low
-    ]
+    names = [name for name in ours.replicates if name in theirs.replicates and not name.endswith("example_count")]
     values = {name: ours.values[name] - theirs.values[name] for name in names}
     replicates = {name: ours.replicates[name] - theirs.replicates[name] for name in names}
     bounds = {name: bootstrap(values[name], replicates[name]) for name in names}

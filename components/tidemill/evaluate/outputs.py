@@ -73,9 +73,9 @@ def metric_rows(plan: SlicePlan, estimates: Estimates, sensitive: Sequence[tuple
     ]
 
 
-def rival_rows(task: str, plan: SlicePlan, ours: Estimates, theirs: Estimates) -> list[dict[str, Any]]:
+def rival_rows(plan: SlicePlan, ours: Estimates, theirs: Estimates) -> list[dict[str, Any]]:
     """Returns ``metrics`` of ``baseline`` and ``champion``."""
-    paired = compare(task, ours, theirs)
+    paired = compare(ours, theirs)
     return [
         {
             "slice": values,

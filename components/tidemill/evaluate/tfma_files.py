@@ -23,7 +23,7 @@ from tidemill.decisions import Decision
 from tidemill.evaluate.metrics import Estimates
 from tidemill.evaluate.slices import SlicePlan
 
-_EQUIVALENTS: Mapping[str, Mapping[str, tuple[str, Mapping[str, object]]]] = {
+EQUIVALENTS: Mapping[str, Mapping[str, tuple[str, Mapping[str, object]]]] = {
     "binary_classification": {
         "auc": ("AUC", {}),
         "pr_auc": ("AUC", {"curve": "PR"}),
@@ -59,6 +59,12 @@ _EQUIVALENTS: Mapping[str, Mapping[str, tuple[str, Mapping[str, object]]]] = {
 }
 
 
+def equivalent_options(options: Mapping[str, object], threshold: float) -> dict[str, object]:
+    """Returns the options of a metric of :data:`EQUIVALENTS` with the model's threshold filled in."""
+    cut = tfma_threshold(threshold)
+    return {k: ([cut] if k == "thresholds" else cut) if v is ... else v for k, v in options.items()}
+
+
 def tfma_threshold(threshold: float) -> float:
     """Returns the threshold t' for which TFMA's ``score > t'`` is the model's float32 ``score >= threshold``."""
     return float(np.nextafter(np.float32(threshold), np.float32(-1)))
@@ -73,15 +79,15 @@ def eval_config(
         score: the model's output that metrics are computed from.
         keys: columns of each slice key.
     """
-    cut = tfma_threshold(threshold)
-    filled = {"threshold": cut, "thresholds": [cut]}
-    metrics = [
-        config_pb2.MetricConfig(
-            class_name=class_name,
-            config=json.dumps({"name": name, **{k: filled[k] if v is ... else v for k, v in options.items()}}),
+    metrics = {
+        name: config_pb2.MetricConfig(
+            class_name=class_name, config=json.dumps({"name": name, **equivalent_options(options, threshold)})
         )
-        for name, (class_name, options) in _EQUIVALENTS[task].items()
-    ]
+        for name, (class_name, options) in EQUIVALENTS[task].items()
+    }
+    # TFMA would weight the count of rows too, if it were not told otherwise.
+    unweighted = config_pb2.ExampleWeightOptions(unweighted=True)
+    rows = config_pb2.MetricsSpec(metrics=[metrics.pop("example_count")], example_weights=unweighted)
     return config_pb2.EvalConfig(
         model_specs=[
             config_pb2.ModelSpec(
@@ -92,7 +98,7 @@ def eval_config(
             )
         ],
         slicing_specs=[config_pb2.SlicingSpec(feature_keys=key) for key in keys],
-        metrics_specs=[config_pb2.MetricsSpec(metrics=metrics)],
+        metrics_specs=[config_pb2.MetricsSpec(metrics=metrics.values()), rows],
     )
 
 
@@ -137,8 +143,7 @@ def _slice_key(values: Mapping[str, str]) -> metrics_for_slice_pb2.SliceKey:
 
 
 def _metric_key(name: str, weighted: bool) -> metrics_for_slice_pb2.MetricKey:
-    unweighted = name == "example_count"
-    return MetricKey(name=name, example_weighted=None if unweighted else weighted).to_proto()
+    return MetricKey(name=name, example_weighted=weighted and name != "example_count").to_proto()
 
 
 def _metrics_for_slice(
