@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 ColumnType = Literal["int64", "float64", "string"]
 ARROW: Mapping[str, pa.DataType] = {"int64": pa.int64(), "float64": pa.float64(), "string": pa.string()}
+NUMBERS: tuple[ColumnType, ...] = ("int64", "float64")
 _ORDER = ("null", "int64", "float64", "string")
 
 

@@ -40,12 +40,12 @@ def parquet_columns(file: SourceFile) -> tuple[Mapping[str, str], int]:
         return {field.name: natural_type(field.type) for field in schema}, parquet.metadata.num_rows
 
 
-def read_parquet(file: SourceFile, types: Types) -> Iterator[Block]:
+def read_parquet(file: SourceFile, types: Types | None = None) -> Iterator[Block]:
     """Yields the rows of a file in blocks of at most 65,536 rows; see :func:`read_delimited`."""
     with _opened(file) as parquet:
         row = 1
         for batch in parquet.iter_batches(_ROWS):
             lines = range(row, row + batch.num_rows)
             block = Block(natural(pa.Table.from_batches([batch])), lines, (), batch.nbytes)
-            yield typed(block, file.name, types)
+            yield typed(block, file.name, types) if types is not None else block
             row += batch.num_rows

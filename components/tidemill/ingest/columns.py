@@ -61,18 +61,19 @@ def check_columns(source: str, columns: Collection[str], problem: Problem) -> No
     """
     label = problem.label
     if label.column and label.column not in columns:
-        raise DataError(source, f"expected the label column {label.column!r}", *_got([label.column], columns))
+        raise DataError(source, f"expected the label column {label.column!r}", *nearest([label.column], columns))
     if label.expression and label.name in columns:
         raise DataError(source, f"label.name {label.name!r} is already a column", remedy="give the label another name")
     missing = [column for column in (*problem.needed_columns, *problem.ingest.types) if column not in columns]
     if missing:
         names = ", ".join(dict.fromkeys(missing))
         raise DataError(
-            source, f"lacks {len(set(missing))} columns that the problem reads: {names}", *_got(missing, columns)
+            source, f"lacks {len(set(missing))} columns that the problem reads: {names}", *nearest(missing, columns)
         )
 
 
-def _got(missing: Sequence[str], columns: Collection[str]) -> tuple[str, str | None]:
+def nearest(missing: Sequence[str], columns: Collection[str]) -> tuple[str, str | None]:
+    """Returns the columns that there are, and which of them may have been meant, for an error's `got` and `remedy`."""
     by_folded = {column.casefold(): column for column in columns}
     meant = {}
     for name in missing:

@@ -15,14 +15,13 @@ from pyarrow import csv as arrow_csv
 
 from tidemill.errors import DataError
 from tidemill.ingest.blocks import BLOCK_BYTES, Block, Types, check_names, natural, one_chunk, pieces, typed
-from tidemill.ingest.casting import ARROW, ColumnType, conform
+from tidemill.ingest.casting import ARROW, NUMBERS, conform
 from tidemill.ingest.quarantine import FIELDS, UNDECODABLE, Fault
 from tidemill.ingest.sources import SourceFile
 
 _LARGEST_RECORD = 64 << 20
 _THREAD_BYTES = 1 << 20
 _NEWLINE, _CR = 10, 13
-_NUMBERS: tuple[ColumnType, ...] = ("int64", "float64")
 _OTHER_DELIMITERS = (";", "\t", "|", ",", ":")
 
 
@@ -283,7 +282,7 @@ def _inferred(column: pa.ChunkedArray) -> pa.Array:
     texts = one_chunk(column)
     if texts.null_count == len(texts):
         return pa.nulls(len(texts))
-    for candidate in _NUMBERS:
+    for candidate in NUMBERS:
         values, misfits = conform(texts, candidate)
         if not misfits.any():
             return values

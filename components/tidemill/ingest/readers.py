@@ -29,7 +29,7 @@ def read_blocks(file: SourceFile, dialect: Dialect, types: Types | None) -> Iter
         from tidemill.ingest.tfrecord import read_tfrecord  # its decoder is needed for nothing else
 
         return read_tfrecord(file, types)
-    return read_parquet(file, types or {})
+    return read_parquet(file, types)
 
 
 @dataclass(frozen=True)
