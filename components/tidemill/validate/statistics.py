@@ -36,6 +36,7 @@ _SLICE_HISTOGRAM_BUCKETS = 10  # histograms are what extraction spends its time 
 QUANTILES = 20  # see distances.py: with fewer, the tails blur what is compared
 _SLICE_QUANTILES = 4
 _RANK_BUCKETS = 1000
+_SKETCH_VALUES = 1024  # what TFDV's sketch of top values holds (its Misra-Gries buckets)
 _SLICE_RANK_BUCKETS = 100
 
 
@@ -240,11 +241,11 @@ def _extract(generators: Sequence[Any], cells: Sequence[_Accumulation]) -> bytes
 def _settle(feature: statistics_pb2.FeatureNameStatistics) -> None:
     """Drops the tail of a ranking that TFDV's sketch fills by chance.
 
-    The sketch keeps some 1,000 values. Which of those that tie at its end survive differs from run to run; the
-    values above them don't. Without this the same data would give different statistics.
+    Of more values than it holds it keeps the frequent ones. Which of those that tie at its end survive differs from
+    run to run; the values above them don't. Without this the same data would give different statistics.
     """
     ranks = feature.string_stats.rank_histogram.buckets
-    if not ranks or feature.string_stats.unique <= len(ranks):
+    if not ranks or feature.string_stats.unique <= _SKETCH_VALUES:
         return
     least = min(bucket.sample_count for bucket in ranks)
     for ranking, count in ((ranks, "sample_count"), (feature.string_stats.top_values, "frequency")):
