@@ -26,6 +26,7 @@ SHOWN_FEATURES = 60
 SHOWN_SLICES = 20
 SHOWN_CLASSES = 12
 _BARS = 12
+_TELLING_SHARE = 0.05  # of rows in the shown values; below it a column is more like an identifier
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class DataView:
     skew: Sequence[Distance]
     drift: Sequence[Distance]
     label: str
+    positive: str
     classes: Sequence[LabelRow]
     rates: bool
     features: Sequence[FeatureRow]
@@ -116,6 +118,7 @@ def view(evidence: Evidence) -> DataView | None:
         skew=_by_distance(anomalies.skew) if anomalies else [],
         drift=_by_distance(anomalies.drift) if anomalies else [],
         label=statistics.label.column,
+        positive=statistics.label.classes[1] if len(statistics.label.classes) == 2 else "",
         classes=_classes(labels),
         rates=rates,
         features=features[:SHOWN_FEATURES],
@@ -127,7 +130,7 @@ def view(evidence: Evidence) -> DataView | None:
 
 def _reasons(evidence: Evidence) -> dict[str, int]:
     ingest = evidence.task("ingest")
-    reasons: Any = ingest.summary.get("quarantine_reasons") if ingest else None
+    reasons: Any = ingest.summary.get("reasons") if ingest else None
     known = reasons.items() if isinstance(reasons, Mapping) else ()
     return {str(reason): rows for reason, rows in known if isinstance(rows, int)}
 
@@ -185,14 +188,16 @@ def _picture(train: FeatureStatistics, other: FeatureStatistics | None) -> Marku
     if train.histogram.counts:
         over = rebinned(other.histogram, train.histogram.edges) if other else []
         return charts.spark(_shares(train.histogram.counts), _shares(over))
-    if train.top:
-        values = [value for value, _ in train.top[:_BARS]]
-        counts = dict(other.top) if other else {}
-        return charts.spark(
-            [n / max(train.count, 1) for _, n in train.top[:_BARS]],
-            [counts.get(value, 0) / max(other.count, 1) for value in values] if other else (),
-        )
-    return Markup("")
+    shares = [n / max(train.count, 1) for _, n in train.top[:_BARS]]
+    if sum(shares) < _TELLING_SHARE:
+        return Markup("")
+    counts = dict(other.top) if other else {}
+    values = [value for value, _ in train.top[:_BARS]]
+    # A value that isn't among the other split's most frequent has an unknown share there, not none.
+    complete = other is not None and (other.unique or 0) <= len(other.top)
+    if other is None or not (complete or all(value in counts for value in values)):
+        return charts.spark(shares)
+    return charts.spark(shares, [counts.get(value, 0) / max(other.count, 1) for value in values])
 
 
 def _shares(counts: Sequence[float]) -> list[float]:

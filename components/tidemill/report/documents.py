@@ -120,6 +120,7 @@ class Column(Lenient):
 
 class LabelColumn(Lenient):
     column: str = ""
+    classes: tuple[str, ...] = ()
 
 
 class Statistics(Lenient):

@@ -84,7 +84,12 @@ def render(found: evidence.Evidence, sections: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {function.__name__: function for function in _FILTERS}
-    environment.filters |= {"metric": titles.metric, "check": titles.check, "limit": titles.limit}
+    environment.filters |= {
+        "metric": titles.metric,
+        "check": titles.check,
+        "measure": titles.measure,
+        "limit": titles.limit,
+    }
     style = Markup(environment.get_template("style.css").render())  # the package's own file
     page = environment.get_template("page.html")
     return page.render(run=found.run, notes=found.notes, style=style, **sections) + "\n"

@@ -147,15 +147,19 @@ def _fairness(fairness: Fairness, checks: Sequence[Check]) -> FairnessView:
         for name, disparity in sorted(fairness.metrics.items())
     ]
     disparities.sort(key=lambda row: row.check is None)
-    rates = [name for name in _RATES if any(name in group.rates for group in fairness.groups)]
-    # A group too small to decide would stretch the scale until the others can't be told apart.
-    scaled = [g for g in fairness.groups if not g.small] or fairness.groups
-    extents = {name: _extent([g.rates[name] for g in scaled if name in g.rates], ()) for name in rates}
+    shown = [name for name in _RATES if any(name in group.rates for group in fairness.groups)]
+    # A group too small to decide lends the scale its values, not its wide intervals.
+    scaled = [g.rates if not g.small else _values(g) for g in fairness.groups]
+    extents = {name: _extent([rates[name] for rates in scaled if name in rates], ()) for name in shown}
     groups = sorted(fairness.groups, key=lambda g: (-g.count, _key(g.slice)))
     rows = [_group(group, extents) for group in groups]
     return FairnessView(
-        fairness.over, fairness.min_examples, disparities, rates, rows[:SHOWN_GROUPS], rows[SHOWN_GROUPS:]
+        fairness.over, fairness.min_examples, disparities, shown, rows[:SHOWN_GROUPS], rows[SHOWN_GROUPS:]
     )
+
+
+def _values(group: FairnessGroup) -> dict[str, Estimate]:
+    return {name: Estimate(value=rate.value) for name, rate in group.rates.items()}
 
 
 def _group(group: FairnessGroup, extents: Mapping[str, tuple[float, float]]) -> GroupRow:

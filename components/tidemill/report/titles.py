@@ -37,6 +37,7 @@ RATES = {
 }
 SPLITS = ("train", "eval", "test")
 _LATENCIES = {"p50_ms": "Median latency", "p99_ms": "99th percentile of latency"}
+_MEASURES = {"l_infinity": "L-infinity", "jensen_shannon": "Jensen-Shannon"}
 _ORDER = {name: place for place, name in enumerate(METRICS)}
 
 
@@ -45,6 +46,11 @@ def metric(name: str) -> str:
     base, _, of = name.partition("[")
     title = METRICS.get(base) or RATES.get(base) or _LATENCIES.get(base) or _capitalized(words(base))
     return f"{title} of {of.removesuffix(']')}" if of else title
+
+
+def measure(name: str) -> str:
+    """Returns the title of a distance between distributions."""
+    return _MEASURES.get(name, words(name))
 
 
 def check(name: str) -> str:

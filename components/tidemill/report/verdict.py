@@ -134,7 +134,7 @@ def _sentence(evidence: Evidence, reasons: Sequence[Reason], refusals: Sequence[
                 return f"A gate refused {name}. It was not released."
             of = sum(r.gate in gates for r in reasons)
             which = " and ".join(gates)
-            share = f"{len(refusals)} of {plural(of, 'check')} failed"
+            share = f"{len(refusals)} of {count(of)} checks failed" if of > 1 else "its one check failed"
             return f"The {which} gate refused {name}: {share}. It was not released."
         case "bad_input":
             return f"The input could not be used{at}. Running it again changes nothing until the input is mended."

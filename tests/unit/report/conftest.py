@@ -576,7 +576,7 @@ def upto(builder: RunBuilder, last: str, refused: str = "") -> RunBuilder:
             return builder.task(name, status="failed", exit_code=3, error={**error, "remedy": None, "message": "no"})
         more: dict[str, Any] = {"status": "cached"} if name == "ingest" else {}
         if name == "ingest":
-            more["summary"] = {"quarantine_reasons": {"expected 12 fields, got 11": 9, "not UTF-8": 3}}
+            more["summary"] = {"reasons": {"wrong number of fields": 9, "undecodable bytes": 3}}
         builder.task(name, documents.get(name), **more)
     return builder
 
