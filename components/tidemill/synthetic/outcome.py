@@ -76,10 +76,10 @@ def _logit(a: Applications) -> np.ndarray:
         a.channel == CHANNELS.index("broker")
     )
     return (
-        1.45 * (a.credit_score - 640) / 75
-        + 0.75 * (np.log(a.income) - 10.4) / 0.5
-        - 1.05 * np.log(burden / 0.26)
-        - 0.35 * np.minimum(a.delinquencies, 5)
+        1.15 * (a.credit_score - 640) / 75
+        + 0.65 * (np.log(a.income) - 10.4) / 0.5
+        - 0.85 * np.log(burden / 0.26)
+        - 0.3 * np.minimum(a.delinquencies, 5)
         - 0.30 * (a.term - 36) / 20
         + 0.35 * np.minimum(a.months_at_job, 120) / 60
         - 0.7 * (np.abs(a.age - 48) > 22)
@@ -88,7 +88,7 @@ def _logit(a: Applications) -> np.ndarray:
         + np.array([0.0, 0.2, -0.35, 0.05])[a.channel]
         - 1.1 * self_employed_by_broker
         + np.array([0.15, 0.1, 0.05, 0.0, -0.05, -0.1, -0.15, -0.2])[a.region]
-        + 1.2 * words.purposes().effects[a.purpose]
+        + words.purposes().effects[a.purpose]
         + words.employers().effects[a.employer] * _employed(a)
         + words.branches().effects[a.branch]
         + 0.25 * np.cos(2 * np.pi * (a.applied / 86_400 - 80) / 365.25)

@@ -105,7 +105,7 @@ def test_outcomes_agree_with_the_true_probability(lending):
 
 def test_the_best_possible_auc_leaves_room_above_an_honest_model(lending):
     frame = recorded(lending())
-    assert 0.87 < auc(frame.recorded, frame.recorded_probability) < 0.91
+    assert 0.84 < auc(frame.recorded, frame.recorded_probability) < 0.88
 
 
 def test_the_table_does_not_hold_the_truth():
