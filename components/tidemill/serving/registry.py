@@ -216,7 +216,9 @@ class Registry:
             raise PlatformError(str(self.path), "the registry cannot be written", error.strerror) from error
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            for debris in self.path.glob(f".*{_PARTIAL}"):
-                shutil.rmtree(debris)
+            for version in self.path.glob(f".*{_PARTIAL}"):
+                shutil.rmtree(version)
+            for aliases in self.path.glob(f".{ALIASES}.*"):
+                aliases.unlink()
             self._log_decided()
             yield
