@@ -30,15 +30,19 @@ def date_parts(column: tf.SparseTensor, feature: Date) -> tf.Tensor:
     A missing or unreadable date is (0, 0), the centre of the circle, for every part. Times are in UTC.
     """
     if feature.format == "iso8601":
-        seconds = parse_iso8601(dense(column, ""))
-    else:
-        seconds = numbers(column) / (1000.0 if feature.format == "epoch_ms" else 1.0)
+        return _circles(parse_iso8601(dense(column, "")), feature.parts)
+    return _circles(numbers(column) / (1000.0 if feature.format == "epoch_ms" else 1.0), feature.parts)
+
+
+@tf.function(autograph=False)  # as is the parser: tf.Transform traces all five times, but these functions only once
+def _circles(seconds: tf.Tensor, parts: tuple[str, ...]) -> tf.Tensor:
     known = tf.math.is_finite(seconds) & (tf.abs(seconds) < _MAX_S)
-    angles = 2 * math.pi * tf.stack(cycles(tf.where(known, seconds, 0.0), feature.parts), axis=1)
-    both = tf.reshape(tf.stack([tf.sin(angles), tf.cos(angles)], axis=2), [-1, 2 * len(feature.parts)])
+    angles = 2 * math.pi * tf.stack(cycles(tf.where(known, seconds, 0.0), parts), axis=1)
+    both = tf.reshape(tf.stack([tf.sin(angles), tf.cos(angles)], axis=2), [-1, 2 * len(parts)])
     return tf.cast(tf.where(known[:, tf.newaxis], both, 0.0), tf.float32)
 
 
+@tf.function(autograph=False)
 def parse_iso8601(texts: tf.Tensor) -> tf.Tensor:
     """Turns strings [batch] into seconds since the epoch, float64 [batch]; NaN where the text is no date."""
     valid = tf.strings.regex_full_match(texts, _ISO_8601)

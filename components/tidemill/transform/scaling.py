@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from tidemill.features import Bucketized, Numeric
+from tidemill.transform.moments import analyse_moments
 
 _CONSTANT: Final = 1e-12  # deviation by mean below which a column is constant but for rounding
 
@@ -28,11 +29,9 @@ def scale(columns: Mapping[str, tf.Tensor], features: Mapping[str, Numeric]) -> 
         return {}
     names = list(columns)
     values = tf.stack([_compressed(columns[name], features[name]) for name in names], axis=1)
-    mean = tft.mean(values, reduce_instance_dims=False)
-    deviation = tf.sqrt(tft.var(values, reduce_instance_dims=False))
+    mean, deviation, lowest, highest = analyse_moments(values)
     deviation = tf.where(deviation > _CONSTANT * tf.abs(mean), deviation, 0.0)
     values = tf.where(tf.math.is_nan(values), mean, values)
-    lowest, highest = _extremes(values) if any(f.scale == "min_max" for f in features.values()) else (mean, mean)
     scaled = {
         "z_score": tf.math.divide_no_nan(values - mean, deviation),
         "min_max": tf.math.divide_no_nan(values - lowest, highest - lowest),
@@ -44,11 +43,6 @@ def scale(columns: Mapping[str, tf.Tensor], features: Mapping[str, Numeric]) -> 
 
 def _compressed(values: tf.Tensor, feature: Numeric) -> tf.Tensor:
     return tf.sign(values) * tf.math.log1p(tf.abs(values)) if feature.scale == "log_z_score" else values
-
-
-def _extremes(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    lowest, highest = tf.split(tft.max(tf.concat([-values, values], axis=1), reduce_instance_dims=False), 2)
-    return -lowest, highest
 
 
 def _float32(values: tf.Tensor) -> tf.Tensor:
