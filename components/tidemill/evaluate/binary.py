@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tidemill.evaluate import curves
-from tidemill.evaluate.counts import Cells, Counts
+from tidemill.evaluate.counts import Cells, Counts, replicates
 from tidemill.evaluate.intervals import effective_size
 from tidemill.evaluate.metrics import Computed, divide, expected_calibration_error
 
@@ -86,10 +86,13 @@ class BinaryCells:
         }
 
 
-def moments_of(counts: Counts, name: str) -> dict[str, np.ndarray]:
-    """Returns the sums of :data:`MOMENTS` by name, [..., slices]; ``name`` such as ``candidate/moments``."""
-    array = counts[name][..., 0, :]
-    return {moment: array[..., i] for i, moment in enumerate(MOMENTS)}
+def moments_of(counts: Counts, model: str) -> dict[str, np.ndarray]:
+    """Returns the sums of :data:`MOMENTS` by name, float64 [slices]."""
+    return _named(counts[f"{model}/moments"])
+
+
+def _named(array: np.ndarray) -> dict[str, np.ndarray]:
+    return {moment: array[..., 0, i] for i, moment in enumerate(MOMENTS)}
 
 
 def histogram_of(counts: Counts, model: str) -> np.ndarray:
@@ -103,13 +106,13 @@ def _by_label(array: np.ndarray) -> np.ndarray:
 
 def binary_metrics(counts: Counts, model: str) -> tuple[Computed, Computed]:
     """Returns the metrics of each slice, and their bootstrap replicates."""
-    point = _compute(
-        moments_of(counts, f"{model}/moments"), histogram_of(counts, model), counts[f"{model}/calibration"]
+    point = _compute(moments_of(counts, model), histogram_of(counts, model), counts[f"{model}/calibration"])
+    resampled = _compute(
+        _named(replicates(counts, f"{model}/moments")),
+        _by_label(replicates(counts, f"{model}/coarse")),
+        replicates(counts, f"{model}/calibration"),
     )
-    replicates = _compute(
-        moments_of(counts, f"{model}/moments~"), _by_label(counts[f"{model}/coarse~"]), counts[f"{model}/calibration~"]
-    )
-    return point, replicates
+    return point, resampled
 
 
 def _compute(m: dict[str, np.ndarray], histogram: np.ndarray, calibration: np.ndarray) -> Computed:

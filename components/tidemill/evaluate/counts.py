@@ -14,11 +14,12 @@ from typing import Protocol
 
 import apache_beam as beam
 import numpy as np
+from scipy import sparse
 
 REPLICATES = 40
 Counts = dict[str, np.ndarray]
-"""By name: ``<model>/<count>`` float64 [slices, size, sums] and ``<model>/<count>~`` float64 [replicates, slices, size,
-sums]; a count of overall cells has one slice."""
+"""By name: ``<model>/<count>`` float64 [slices, size, sums] and ``<model>/<count>~`` float64 [slices, size, sums,
+replicates]; a count of overall cells has one slice."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def count(cells: Mapping[str, Cells], codes: Sequence[np.ndarray], sizes: Sequen
         if cell.point:
             counts[name] = np.concatenate([_sums(cell, code, size) for code, size in keys])
         if cell.replicated:
-            counts[f"{name}~"] = np.concatenate([_replicates(cell, code, size, draw) for code, size in keys], axis=1)
+            counts[f"{name}~"] = np.concatenate([_replicates(cell, code, size, draw) for code, size in keys])
     return counts
 
 
@@ -93,19 +94,19 @@ def _sums(cell: Cells, code: np.ndarray, size: int) -> np.ndarray:
 
 
 def _replicates(cell: Cells, code: np.ndarray, size: int, draw: np.ndarray) -> np.ndarray:
+    rows, sums = cell.sums.shape
     index = code * cell.size + cell.index
-    if cell.size > 1:
-        sums = [[np.bincount(index, column * d, size * cell.size) for column in cell.sums.T] for d in draw.T]
-        return np.moveaxis(np.asarray(sums), 1, -1).reshape(len(sums), size, cell.size, -1)
-    # One cell per slice and many sums: a matrix product per slice is far faster than a bincount per sum.
-    result = np.zeros((draw.shape[1], size, 1, cell.sums.shape[1]))
-    order = np.argsort(code, kind="stable") if size > 1 else slice(None)
-    ordered_draw, ordered_sums = draw[order], cell.sums[order]
-    bounds = np.concatenate([[0], np.cumsum(np.bincount(code, minlength=size))])
-    for i in np.flatnonzero(np.diff(bounds)):
-        rows = slice(bounds[i], bounds[i + 1])
-        result[:, i, 0] = ordered_draw[rows].T @ ordered_sums[rows]
-    return result
+    result = np.empty((size * cell.size, sums, draw.shape[1]))
+    for i in range(sums):
+        # One product of a sparse and a dense matrix sums all replicates at once.
+        members = sparse.csr_array((cell.sums[:, i], index, np.arange(rows + 1)), shape=(rows, size * cell.size))
+        result[:, i] = members.T @ draw
+    return result.reshape(size, cell.size, sums, -1)
+
+
+def replicates(counts: Counts, name: str) -> np.ndarray:
+    """Returns the replicates of a count with their axis first, [replicates, slices, size, sums]."""
+    return np.moveaxis(counts[f"{name}~"], -1, 0)
 
 
 def merge(counts: Iterable[Counts]) -> Counts:

@@ -169,7 +169,7 @@ class Evaluation:
         rivals = {CHAMPION: _champion(inputs, models), BASELINE: _baseline(inputs, models)}
         by_key: dict[tuple[str, ...], list[Group]] = {}
         if inputs.problem.task == "binary_classification":
-            moments = moments_of(counts, f"{CANDIDATE}/moments")
+            moments = moments_of(counts, CANDIDATE)
             by_key = {key: groups(moments, inputs.plan.slices, inputs.plan.members(key)) for key in inputs.sensitive}
         judge = Judge(inputs.problem, inputs.plan, models[CANDIDATE], rivals[CHAMPION], rivals[BASELINE], by_key)
         return cls(inputs, counts, models, rivals, by_key, judge.decide(inputs.config.thresholds))
@@ -226,7 +226,7 @@ class Evaluation:
         """Returns the classes and the weight by actual and predicted class; None for regression."""
         classes = list(self.inputs.candidate.classes)
         if self.inputs.problem.task == "binary_classification":
-            m = {name: float(v[0]) for name, v in moments_of(self.counts, f"{CANDIDATE}/moments").items()}
+            m = {name: float(v[0]) for name, v in moments_of(self.counts, CANDIDATE).items()}
             return classes, [[m["tn"], m["fp"]], [m["fn"], m["tp"]]]
         if self.inputs.problem.task == "multiclass_classification":
             return classes, confusion_of(self.counts, CANDIDATE, len(classes)).tolist()

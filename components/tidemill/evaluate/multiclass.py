@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tidemill.evaluate.counts import Cells, Counts
+from tidemill.evaluate.counts import Cells, Counts, replicates
 from tidemill.evaluate.intervals import effective_size
 from tidemill.evaluate.metrics import Computed, divide, expected_calibration_error
 
@@ -63,7 +63,10 @@ class MulticlassCells:
 
 def multiclass_metrics(counts: Counts, model: str, classes: Sequence[str]) -> tuple[Computed, Computed]:
     """Returns the metrics of each slice, and their bootstrap replicates."""
-    return _compute(counts, model, "", classes), _compute(counts, model, "~", classes)
+    names = ("moments", "actual", "predicted", "calibration")
+    point = {name: counts[f"{model}/{name}"] for name in names}
+    resampled = {name: replicates(counts, f"{model}/{name}") for name in names}
+    return _compute(point, classes), _compute(resampled, classes)
 
 
 def confusion_of(counts: Counts, model: str, classes: int) -> np.ndarray:
@@ -71,10 +74,9 @@ def confusion_of(counts: Counts, model: str, classes: int) -> np.ndarray:
     return counts[f"{model}/confusion"].reshape(classes, classes)
 
 
-def _compute(counts: Counts, model: str, suffix: str, classes: Sequence[str]) -> Computed:
-    moments = counts[f"{model}/moments{suffix}"][..., 0, :]
-    m = {name: moments[..., i] for i, name in enumerate(MOMENTS)}
-    by_actual, by_predicted = counts[f"{model}/actual{suffix}"], counts[f"{model}/predicted{suffix}"]
+def _compute(sums: dict[str, np.ndarray], classes: Sequence[str]) -> Computed:
+    m = {name: sums["moments"][..., 0, i] for i, name in enumerate(MOMENTS)}
+    by_actual, by_predicted = sums["actual"], sums["predicted"]
     actual, hit, predicted = by_actual[..., 0], by_actual[..., 1], by_predicted[..., 0]
     weight = m["weight"]
     precision, recall = divide(hit, predicted), divide(hit, actual)
@@ -85,7 +87,7 @@ def _compute(counts: Counts, model: str, suffix: str, classes: Sequence[str]) ->
     values = {
         "log_loss": divide(m["log_loss"], weight),
         "brier": divide(m["squared_error"], weight),
-        "expected_calibration_error": expected_calibration_error(counts[f"{model}/calibration{suffix}"]),
+        "expected_calibration_error": expected_calibration_error(sums["calibration"]),
         "accuracy": accuracy,
         "precision": divide(np.where(occurs, np.nan_to_num(precision), 0).sum(-1), present),
         "recall": divide(np.where(occurs, recall, 0).sum(-1), present),

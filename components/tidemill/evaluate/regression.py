@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tidemill.evaluate.counts import Cells, Counts
+from tidemill.evaluate.counts import Cells, Counts, replicates
 from tidemill.evaluate.metrics import Computed, divide
 
 MOMENTS = ("count", "weight", "label", "prediction", "squared_label", "absolute_error", "squared_error", "invalid")
@@ -53,7 +53,7 @@ class RegressionCells:
 
 def regression_metrics(counts: Counts, model: str, centre: float) -> tuple[Computed, Computed]:
     """Returns the metrics of each slice, and their bootstrap replicates."""
-    return _compute(counts[f"{model}/moments"], centre), _compute(counts[f"{model}/moments~"], centre)
+    return _compute(counts[f"{model}/moments"], centre), _compute(replicates(counts, f"{model}/moments"), centre)
 
 
 def _compute(array: np.ndarray, centre: float) -> Computed:

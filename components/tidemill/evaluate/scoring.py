@@ -21,7 +21,8 @@ from tidemill.evaluate.labels import LabelReader
 from tidemill.evaluate.slices import SlicePlan
 from tidemill.instances import arrays_from_batch
 
-BATCH_ROWS = 16_384
+BATCH_ROWS = 65_536
+_PREDICT_ROWS = 8_192  # what a model has in memory at once
 CANDIDATE, CHAMPION, BASELINE = "candidate", "champion", "baseline"
 SCORES = {
     "binary_classification": "probability",
@@ -70,6 +71,11 @@ class Model:
         Raises:
             TidemillError: if the model answers another number of rows than it was asked.
         """
+        starts = range(0, batch.num_rows, _PREDICT_ROWS)
+        answers = [self._predict(batch.slice(start, _PREDICT_ROWS)) for start in starts]
+        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
+
+    def _predict(self, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
         arrays = arrays_from_batch(batch, self.manifest.inputs)
         outputs = self._signature(**{name: tf.constant(array) for name, array in arrays.items()})
         answers = {name: tensor.numpy() for name, tensor in outputs.items()}
@@ -154,7 +160,7 @@ class ScoreAndCount(beam.PTransform):
         return (
             parts
             | "Predict" >> beam.ParDo(self._predict)
-            | "Count" >> beam.CombineGlobally(CountRows(self._cells, self._sizes))
+            | "Count" >> beam.CombineGlobally(CountRows(self._cells, self._sizes)).without_defaults()
         )
 
 
