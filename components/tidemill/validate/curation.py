@@ -51,9 +51,7 @@ def read_evidence(run_dir: Path) -> Evidence:
     }
     if "train" not in statistics:
         raise UsageError(f"run {run_dir.name}", "has no training rows to learn a schema from")
-    # JSON objects are sorted by name when written; the statistics keep the columns' own order.
-    order = [feature.path.step[0] for feature in statistics["train"].datasets[0].features]
-    return Evidence(statistics, {column: summary["columns"][column]["type"] for column in order})
+    return Evidence(statistics, {column: known["type"] for column, known in summary["columns"].items()})
 
 
 def curate(problem_dir: Path, run_dir: Path, write: bool, breaking: bool = False) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow_data_validation as tfdv
@@ -177,8 +178,9 @@ class _Accumulation:
         table = pa.Table.from_batches(self._held).combine_chunks()
         for batch in table.to_batches():
             listed = table_util.CanonicalizeRecordBatch(batch)
-            for i, generator in enumerate(self._generators):
-                self.accumulators[i] = generator.add_input(self.accumulators[i], listed)
+            with np.errstate(invalid="ignore"):  # the variance of a column with infinities is NaN, and may be
+                for i, generator in enumerate(self._generators):
+                    self.accumulators[i] = generator.add_input(self.accumulators[i], listed)
         self._held, self.held_rows = [], 0
 
 
