@@ -63,7 +63,7 @@ def show(
         print_json({**summary(record, run_dir), "tasks": [dataclasses.asdict(task) for task in tasks]})
         return
     out.print(f"[bold]{record.id}[/bold]  {record.verdict}  {record.started[:19].replace('T', ' ')} UTC")
-    out.print(f"source {record.source}  sha256 {record.source_fingerprint[:12]}  bundle {record.bundle[:12]}\n")
+    out.print(f"source {record.source}  {record.source_fingerprint[:19]}  bundle {record.bundle[:12]}\n")
     if why_cached:
         rows = [(task.name, task.status, task.cache_reason) for task in tasks]
         print_table(("stage", "status", "why"), rows, "no stage ran")

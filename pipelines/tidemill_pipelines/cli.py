@@ -1,0 +1,53 @@
+"""The ``tidemill`` command."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import tidemill
+from tidemill.errors import TidemillError
+from tidemill_pipelines.commands import endpoint, models, runs, schema
+from tidemill_pipelines.commands.init import init
+from tidemill_pipelines.commands.run import run
+from tidemill_pipelines.console import err
+
+app = typer.Typer(
+    help="From a table and a label to a model in production that stays good.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(init)
+app.command()(run)
+app.add_typer(runs.app, name="runs")
+app.add_typer(models.app, name="models")
+app.add_typer(endpoint.app, name="endpoint")
+app.add_typer(schema.app, name="schema")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tidemill {tidemill.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """From a table and a label to a model in production that stays good."""
+
+
+def main() -> None:
+    """Runs the command; an error is told in a few lines and ends with its documented exit code."""
+    try:
+        app()
+    except TidemillError as error:
+        err.print(f"[red]error[/red] {type(error).__name__}", soft_wrap=True)
+        err.print(str(error), markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
