@@ -65,7 +65,8 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * 0.999999)
     first = math.ceil(low / step - 1e-9)
-    return [round(i * step, 12) + 0.0 for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    rounded = (float(f"{i * step:.12g}") + 0.0 for i in range(first, math.floor(high / step + 1e-9) + 1))
+    return list(dict.fromkeys(rounded))
 
 
 def domain(values: Sequence[float], zero: bool = False) -> tuple[float, float]:

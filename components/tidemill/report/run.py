@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,10 @@ _FILTERS = (
     formats.shortened,
     formats.plural,
     formats.prose,
+    titles.metric,
+    titles.check,
+    titles.limit,
+    titles.measure,
 )
 
 
@@ -76,6 +81,15 @@ def _sections(found: evidence.Evidence) -> dict[str, Any]:
 
 def render(found: evidence.Evidence, sections: Mapping[str, Any]) -> str:
     """Returns the page as HTML. Everything that comes from the run is escaped."""
+    environment = _environment()
+    style = Markup(environment.get_template("style.css").render())  # the package's own file
+    page = environment.get_template("page.html").render(run=found.run, notes=found.notes, style=style, **sections)
+    # Half a surrogate pair, which JSON can smuggle in, has no bytes in UTF-8.
+    return page.encode("utf-8", "backslashreplace").decode("utf-8") + "\n"
+
+
+@functools.cache
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("tidemill.report"),
         autoescape=True,
@@ -84,12 +98,4 @@ def render(found: evidence.Evidence, sections: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {function.__name__: function for function in _FILTERS}
-    environment.filters |= {
-        "metric": titles.metric,
-        "check": titles.check,
-        "measure": titles.measure,
-        "limit": titles.limit,
-    }
-    style = Markup(environment.get_template("style.css").render())  # the package's own file
-    page = environment.get_template("page.html")
-    return page.render(run=found.run, notes=found.notes, style=style, **sections) + "\n"
+    return environment

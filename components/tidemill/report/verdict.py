@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from tidemill.report import titles
 from tidemill.report.documents import Check, Deployment
 from tidemill.report.evidence import Evidence
-from tidemill.report.formats import count, duration, interval, milliseconds, number, plural
+from tidemill.report.formats import count, duration, interval, milliseconds, number, plural, shortened
 from tidemill.report.lineage import command
 from tidemill.report.quality import TELLING
 from tidemill.report.stages import elapsed, is_gate
 from tidemill.runs import TaskRecord
 
-_TITLES = {
+TITLES = {
     "running": "Running",
     "released": "Released",
     "completed": "Completed",
@@ -91,7 +91,7 @@ def view(evidence: Evidence) -> VerdictView:
         failures = [f for f in failures if not is_gate(f.task)]
     return VerdictView(
         name=evidence.verdict,
-        title=_TITLES[evidence.verdict],
+        title=TITLES[evidence.verdict],
         tone=_TONES.get(evidence.verdict, "fail"),
         sentence=_sentence(evidence, reasons, refusals),
         refusals=refusals,
@@ -117,7 +117,7 @@ def _failure(task: TaskRecord) -> Failure:
 
 
 def _sentence(evidence: Evidence, reasons: Sequence[Reason], refusals: Sequence[Reason]) -> str:
-    name = evidence.run.problem or "the model"
+    name = shortened(evidence.run.problem, 63) or "the model"
     failed = next((task for task in evidence.tasks if task.status == "failed"), None)
     at = f" in stage {failed.name}" if failed else ""
     match evidence.verdict:

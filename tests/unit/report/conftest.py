@@ -632,11 +632,21 @@ def page(tmp_path: Path) -> Page:
     return write
 
 
-def documents_of(run_dir: Path) -> list[Path]:
-    """Returns every JSON document of a run and its artefacts."""
-    return sorted(run_dir.parent.parent.glob("**/*.json"))
-
-
 def edit(path: Path, change: Callable[[Any], Any]) -> None:
     """Rewrites a JSON document."""
     path.write_text(json.dumps(change(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
+
+
+@pytest.fixture(name="edit")
+def edit_fixture() -> Callable[..., None]:
+    return edit
+
+
+@pytest.fixture(name="upto")
+def upto_fixture() -> Callable[..., RunBuilder]:
+    return upto
+
+
+@pytest.fixture(name="statistics")
+def statistics_fixture() -> Callable[..., dict[str, Any]]:
+    return statistics
