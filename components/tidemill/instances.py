@@ -45,4 +45,5 @@ def _array(column: Any, dtype: str) -> np.ndarray:
     arrow_type = pa.int64() if dtype == "int64" else pa.float64()
     filled = pc.fill_null(pc.cast(column, arrow_type), pa.scalar(MISSING[dtype], arrow_type))
     values = filled.to_numpy(zero_copy_only=False) if isinstance(filled, pa.Array) else filled.to_numpy()
-    return np.asarray(values, dtype=dtype)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, as it is to a client that sends it
+        return np.asarray(values, dtype=dtype)
