@@ -15,13 +15,15 @@ from pyarrow import csv as arrow_csv
 
 from tidemill.errors import DataError
 from tidemill.ingest.blocks import BLOCK_BYTES, Block, Types, check_names, natural, one_chunk, pieces, typed
-from tidemill.ingest.casting import ARROW, NUMBERS, conform
+from tidemill.ingest.casting import ARROW, NUMBERS, ColumnType, conform
 from tidemill.ingest.quarantine import FIELDS, UNDECODABLE, Fault
 from tidemill.ingest.sources import SourceFile
 
 _LARGEST_RECORD = 64 << 20
 _THREAD_BYTES = 1 << 20
-_NEWLINE, _CR = 10, 13
+_NEWLINE, _CR, _QUOTE = b'\n\r"'
+_Read = tuple[pa.Table, list[arrow_csv.InvalidRow]]
+_INFERRED = (pa.null(), pa.int64(), pa.float64(), pa.string())
 _OTHER_DELIMITERS = (";", "\t", "|", ",", ":")
 
 
@@ -49,16 +51,19 @@ def read_delimited(file: SourceFile, dialect: Dialect, types: Types | None = Non
         DataError: if the file is empty, its header unusable, its encoding wrong or a quote never closed.
     """
     dialect = dialect.for_file(file.name)
+    if not dialect.delimiter.isascii():
+        raise DataError("problem.yaml: ingest.delimiter", "must be an ASCII character", repr(dialect.delimiter))
     with file.open() as stream:
         parser, first_line = None, 1
         for data in _whole_records(file.name, _utf8(file.name, stream, dialect.encoding), dialect):
             if parser is None:
                 end = _header_end(data, dialect)
                 parser = _Parser(file.name, _header(file.name, data[:end], dialect), dialect, types)
-                first_line += data.count(b"\n", 0, end)
+                first_line += _count_lines(data[:end])
                 data = data[end:]
+            _check_closed(file.name, data, first_line, dialect)
             yield parser.parse(data, first_line)
-            first_line += data.count(b"\n")
+            first_line += _count_lines(data)
         if parser is None:
             raise DataError(file.name, "the file is empty", remedy="expected a header and rows")
 
@@ -104,49 +109,90 @@ def _whole_records(file: str, stream: Iterator[bytes], dialect: Dialect) -> Iter
                 "look for a quote that is never closed, or lines that end in CR alone",
             )
     if rest.strip():
-        quoted = _quoted_fields(rest, dialect)
-        if quoted and _unclosed(rest, quoted[-1]):
-            raise DataError(
-                file,
-                "a quote is never closed",
-                rest[quoted[-1][0] :][:60].decode("utf-8", "backslashreplace"),
-                "close the quote, or double quotes that are meant literally",
-            )
         yield rest
 
 
 def _last_record_end(data: bytes, dialect: Dialect) -> int:
-    end = data.rfind(b"\n") + 1
-    # An even number of quotes before it means that the newline isn't quoted, unless a field has stray quotes.
-    if end and data.count(b'"', 0, end) % 2:
+    """Returns the length of the whole records that ``data``, which begins with a record, begins with."""
+    quotes = _paired_quotes(data, dialect)
+    if quotes is None:
         ends = _record_ends(data, dialect)
-        end = int(ends[-1]) + 1 if len(ends) else 0
-    return end
+        return int(ends[-1]) + 1 if len(ends) else 0
+    end = len(data)
+    while (newline := data.rfind(b"\n", 0, end)) >= 0:
+        before = int(np.searchsorted(quotes, newline))
+        if before % 2 == 0:
+            return newline + 1
+        end = int(quotes[before - 1])
+    return 0
+
+
+def _paired_quotes(data: bytes, dialect: Dialect) -> np.ndarray | None:
+    """Returns the positions of the quotes if every other one opens a quoted field, else None.
+
+    As in Arrow's parser a quote opens a field only at its beginning; elsewhere in an unquoted field it is a letter
+    like any other. If the quotes at even places stand at the beginning of a field, or right after another quote
+    (which is then a doubled one), none is a letter.
+    """
+    if b'"' not in data:
+        return np.zeros(0, np.int64)
+    octets = np.frombuffer(data, np.uint8)
+    quotes = np.flatnonzero(octets == _QUOTE)
+    opening = np.zeros(256, dtype=bool)
+    opening[[_NEWLINE, _CR, _QUOTE, dialect.delimiter.encode()[0]]] = True
+    opens = quotes[::2]
+    return quotes if opening[octets[opens[opens > 0] - 1]].all() else None
 
 
 def _quoted_fields(data: bytes, dialect: Dialect) -> list[tuple[int, int]]:
-    """Returns [start, end) of the quoted fields: a quote counts only where a field begins, as in Arrow's parser."""
-    if b'"' not in data:
-        return []
+    """Returns [start, end) of the quoted fields, slowly; for data in which some quotes are letters."""
     before = re.escape(dialect.delimiter.encode()) + rb"\r\n"
     pattern = rb"(?:(?<=[" + before + rb'])|\A)"(?:[^"]|"")*+(?:"|\Z)'
     return [match.span() for match in re.finditer(pattern, data)]
 
 
-def _unclosed(data: bytes, span: tuple[int, int]) -> bool:
-    return span[1] == len(data) and data.count(b'"', *span) % 2 == 1
+def _check_closed(file: str, data: bytes, first_line: int, dialect: Dialect) -> None:
+    """Raises DataError if a quote opens a field and is never closed, which would swallow the rows after it."""
+    quotes = _paired_quotes(data, dialect)
+    if quotes is not None:
+        unclosed = int(quotes[-1]) if len(quotes) % 2 else len(data)
+    else:
+        unclosed, end = (_quoted_fields(data, dialect) or [(0, 0)])[-1]
+        if end < len(data) or data.count(b'"', unclosed, end) % 2 == 0:
+            return
+    if unclosed == len(data):
+        return
+    raise DataError(
+        f"{file}, line {first_line + _count_lines(data[:unclosed])}",
+        "a quote is never closed",
+        data[unclosed : unclosed + 60].decode("utf-8", "backslashreplace"),
+        "close the quote, or double quotes that are meant literally",
+    )
 
 
 def _record_ends(data: bytes, dialect: Dialect) -> np.ndarray:
-    """Returns the positions of the newlines that end a record."""
-    newlines = np.flatnonzero(np.frombuffer(data, np.uint8) == _NEWLINE)
-    spans = [span for span in _quoted_fields(data, dialect) if data.find(b"\n", *span) >= 0]
-    if not spans:
-        return newlines
-    starts, ends = np.array(spans).T
+    """Returns the positions of the line ends that end a record."""
+    newlines, quotes = _newlines(data), _paired_quotes(data, dialect)
+    if quotes is not None:
+        return newlines[np.searchsorted(quotes, newlines) % 2 == 0]
+    starts, ends = np.array(_quoted_fields(data, dialect) or [(0, 0)]).T
     last_start = np.searchsorted(starts, newlines, side="right") - 1
     inside = (last_start >= 0) & (newlines < ends[np.maximum(last_start, 0)])
     return newlines[~inside]
+
+
+def _newlines(data: bytes) -> np.ndarray:
+    """Returns the positions of all line ends: LF, the LF of CRLF, and a CR alone, which Arrow takes for one too."""
+    octets = np.frombuffer(data, np.uint8)
+    ends = octets == _NEWLINE
+    if _count_lines(data) > data.count(b"\n"):
+        ends |= (octets == _CR) & (np.append(octets[1:], 0) != _NEWLINE)
+    return np.flatnonzero(ends)
+
+
+def _count_lines(data: bytes) -> int:
+    """Returns how many line ends there are."""
+    return data.count(b"\n") + data.count(b"\r") - data.count(b"\r\n")
 
 
 def _header_end(data: bytes, dialect: Dialect) -> int:
@@ -185,34 +231,45 @@ class _Parser:
 
     def __init__(self, file: str, names: Sequence[str], dialect: Dialect, types: Types | None) -> None:
         self._file, self._names, self._dialect, self._types = file, list(names), dialect, types
+        # Columns that Arrow takes for more than numbers (booleans, dates) and that are to stay the text they are.
+        self._texts: dict[str, ColumnType] = {}
 
     def parse(self, data: bytes, first_line: int) -> Block:
         if re.fullmatch(rb"[\r\n]*", data):
             no_rows = pa.table({name: pa.nulls(0) for name in self._names})
             return self._finish(Block(no_rows, (), (), len(data)))
         try:
-            table, rejected = self._read(data, threads=True, as_text=False)
+            table, rejected = self._read_fast(data)
         except pa.ArrowInvalid:
             return self._parse_carefully(data, first_line)
-        if rejected or any(pa.types.is_binary(field.type) for field in table.schema):
+        if rejected:
             return self._parse_carefully(data, first_line)
         lines = self._lines(data, first_line, table.num_rows)
         return self._finish(Block(table, lines, (), len(data)))
+
+    def _read_fast(self, data: bytes) -> _Read:
+        if self._types is not None:
+            return self._read(data, self._types)
+        read = self._read(data, self._texts)
+        texts = [field.name for field in read[0].schema if field.type not in _INFERRED]
+        if texts:
+            self._texts |= dict.fromkeys(texts, "string")
+            read = self._read(data, self._texts)
+        return read
 
     def _finish(self, block: Block) -> Block:
         if self._types is None:
             return Block(natural(block.table), block.lines, block.faults, block.size)
         return typed(block, self._file, self._types)
 
-    def _read(self, data: bytes, threads: bool, as_text: bool) -> tuple[pa.Table, list[arrow_csv.InvalidRow]]:
+    def _read(self, data: bytes, types: Types, threads: bool = True) -> _Read:
         rejected: list[arrow_csv.InvalidRow] = []
 
         def reject(row: arrow_csv.InvalidRow) -> str:
             rejected.append(row)
             return "skip"
 
-        wanted = dict.fromkeys(self._names, "string") if as_text else self._types or {}
-        columns = {name: ARROW[type_] for name, type_ in wanted.items() if name in self._names}
+        columns = {name: ARROW[type_] for name, type_ in types.items() if name in self._names}
         table = arrow_csv.read_csv(
             pa.BufferReader(data),
             arrow_csv.ReadOptions(
@@ -235,19 +292,18 @@ class _Parser:
 
     def _records(self, data: bytes, first_line: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns start, end (without newline) and line of every record that isn't blank."""
-        newlines = np.flatnonzero(np.frombuffer(data, np.uint8) == _NEWLINE)
         ends = _record_ends(data, self._dialect)
-        if not data.endswith(b"\n"):
+        if not len(ends) or ends[-1] < len(data) - 1:
             ends = np.append(ends, len(data))
         starts = np.concatenate([[0], ends[:-1] + 1])
-        lines = first_line + np.searchsorted(newlines, starts)
-        returns = np.array([e > s and data[e - 1] == _CR for s, e in zip(starts, ends, strict=True)], dtype=bool)
-        ends = ends - returns
+        lines = first_line + np.searchsorted(_newlines(data), starts)
+        before_end = np.frombuffer(data, np.uint8)[np.maximum(ends - 1, 0)]
+        ends = ends - ((before_end == _CR) & (ends > starts))
         filled = ends > starts
         return starts[filled], ends[filled], lines[filled]
 
     def _lines(self, data: bytes, first_line: int, rows: int) -> Sequence[int] | np.ndarray:
-        if data.count(b"\n") + (not data.endswith(b"\n")) == rows:
+        if _count_lines(data) + (not data.endswith((b"\n", b"\r"))) == rows:
             return range(first_line, first_line + rows)
         return self._records(data, first_line)[2]
 
@@ -263,14 +319,15 @@ class _Parser:
                 byte = f"byte 0x{record[error.start]:02x} is not {self._dialect.encoding}"
                 faults.append(Fault.of_bytes(self._file, int(lines[i]), UNDECODABLE, byte, record))
         decodable = b"".join(records[i] + b"\n" for i in kept)
-        table, rejected = self._read(decodable, threads=False, as_text=True) if kept else (self._no_rows(), [])
+        as_text: Types = dict.fromkeys(self._names, "string")
+        table, rejected = self._read(decodable, as_text, threads=False) if kept else (self._no_rows(), [])
         ragged = [kept[row.number - 1] for row in rejected]
         for i, row in zip(ragged, rejected, strict=True):
             embedded = records[i].count(b"\n")
             extent = f", over {embedded + 1:,} lines" if embedded else ""
             reason = f"{row.actual_columns} fields{extent}, expected {row.expected_columns}"
             faults.append(Fault.of_bytes(self._file, int(lines[i]), FIELDS, reason, records[i]))
-        readable = np.setdiff1d(kept, ragged)
+        readable = np.setdiff1d(np.array(kept, np.int64), np.array(ragged, np.int64))
         faults.sort(key=lambda fault: fault.line)
         if self._types is None:
             table = pa.table([_inferred(column) for column in table.columns], names=self._names)

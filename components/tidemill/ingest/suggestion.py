@@ -188,7 +188,7 @@ def _number_feature(column: Facts) -> Mapping[str, Any]:
 
 def _rounded_up(count: int) -> int:
     """Returns the next of 1, 2, 5, 10, 20, 50 …"""
-    power = 10 ** (len(str(count)) - 1)
+    power = int(10 ** (len(str(count)) - 1))
     return next(m * power for m in (1, 2, 5, 10) if m * power >= count)
 
 
