@@ -61,11 +61,18 @@ def test_good_data_passes_and_leaves_all_artefacts(make_loans: Any) -> None:
     assert report.rows == {"train": 800, "eval": 200, "test": 200}
     decision = read_decision(loans.directory / "anomalies")
     assert decision.gate == "data"
-    assert [c.name for c in decision.checks] == ["min_rows", "max_quarantined", "empty_split", "columns", "schema", "skew"]
+    assert [c.name for c in decision.checks] == [
+        "min_rows",
+        "max_quarantined",
+        "empty_split",
+        "columns",
+        "schema",
+        "skew",
+    ]
     for split in ("train", "eval", "test"):
         assert read_statistics(loans.statistics / split / "stats.pb").datasets[0].num_examples == report.rows[split]
-        names = {path.stem for path in (loans.statistics / split / "slices").iterdir()}
-        assert {"sex=F", "race=c", "sex=M,race=a"} <= names
+        slices = {path.stem for path in (loans.statistics / split / "slices").iterdir()}
+        assert {"sex=F", "race=c", "sex=M,race=a"} <= slices
 
 
 def test_a_second_validation_writes_the_same_bytes(make_loans: Any) -> None:
@@ -298,7 +305,9 @@ def test_skew_between_training_and_eval_blocks_and_names_the_value(make_loans: A
 def test_drift_from_the_last_released_run_blocks(make_loans: Any) -> None:
     released = make_loans(name="released")
     released.validate()
-    richer = make_loans(put("income", lambda rows: pa.array(np.random.default_rng(3).lognormal(13, 1, rows))), name="now")
+    richer = make_loans(
+        put("income", lambda rows: pa.array(np.random.default_rng(3).lognormal(13, 1, rows))), name="now"
+    )
     report = richer.validate(released.statistics)
     assert report.compared
     assert not report.passed
