@@ -54,10 +54,12 @@ def run(registered: str | Path, registry: str | Path, endpoints: str | Path, dep
     described = json.loads((Path(registered) / "registered.json").read_text())
     version = int(described["version"])
     store = Registry(Path(registry), described["name"])
-    store.nominate(version)
+    aliases = store.nominate(version)
     endpoint = Endpoint(Path(endpoints), store.model)
     running, started = endpoint.up(Path(registry), Path(sys.executable))
-    endpoint.wait_until_loaded(version)
+    if endpoint.failed(version):  # in an earlier try, perhaps: what was wrong then may be mended
+        aliases = store.nominate(version, again=True)
+    endpoint.wait_until_loaded(version, aliases.event["serial"])
     sample = json.loads(store.extra(version, "sample.json").read_text())
     body = {"instances": [sample["instance"]]}
     answer = _ask(running, f"/v1/models/{store.model}/versions/{version}:predict", body)
@@ -69,7 +71,7 @@ def run(registered: str | Path, registry: str | Path, endpoints: str | Path, dep
             f"see {endpoint.log}",
         )
     aliases = store.promote(version)
-    endpoint.wait_until_answers(version)
+    endpoint.wait_until_answers(version, aliases.event["serial"])
     report = DeployReport(
         store.model,
         version,

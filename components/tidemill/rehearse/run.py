@@ -80,6 +80,7 @@ def run(
         with rehearsal_server(Path(model)) as server:
             found.startup_s = round(server.startup_s, 3)
             _rehearse(server, manifest, gate, rows, offline, found)
+        found.checks.append(_check("serves", True, "a server that answers", "one", "The server started and answered."))
     except NotServing as error:
         found.checks.append(
             _check("serves", False, "a server that answers", "none", f"The model is not served: {error}")
@@ -118,7 +119,6 @@ def _rehearse(
     found: _Findings,
 ) -> None:
     replay = _Replay(server, manifest)
-    found.checks.append(_check("serves", True, "a server that answers", "one", "The server started with the model."))
     for name, batch_rows in (("single", 1), ("batched", _BATCH_ROWS)):
         served, refusal = replay.rows(rows, batch_rows)
         message = refusal or f"All {len(rows)} rows were answered, {batch_rows} per request."

@@ -19,7 +19,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, Literal
@@ -162,43 +162,42 @@ class Endpoint:
             self.model, "starting" if version is None else "ready", version=version, versions=tuple(versions), **known
         )
 
-    def wait_until_answers(self, version: int, timeout_s: float = 120.0) -> Running:
+    def failed(self, version: int, since: int = 0) -> str | None:
+        """Returns why ``version`` could not be loaded, or None; see :func:`_failure`."""
+        return _failure(self.status(), version, since)
+
+    def wait_until_answers(self, version: int, since: int = 0, timeout_s: float = 120.0) -> Running:
         """Waits until ``version`` answers by default.
+
+        Args:
+            since: serial number of the aliases that wanted it; failures under earlier ones don't count.
 
         Raises:
             PlatformError: if it can't be loaded or doesn't answer in time, or the process ends.
         """
-        for status in self._statuses(version, timeout_s):
-            if status.version == version:
-                break
-        running = self.running()
-        assert running is not None
-        return running
+        return self._wait(lambda status: status.version == version, version, since, timeout_s)
 
-    def wait_until_loaded(self, version: int, timeout_s: float = 120.0) -> Running:
+    def wait_until_loaded(self, version: int, since: int = 0, timeout_s: float = 120.0) -> Running:
         """Waits until ``version`` can be asked by its number; see :meth:`wait_until_answers`."""
-        for status in self._statuses(version, timeout_s):
-            if any(v["version"] == str(version) and v["state"] == "AVAILABLE" for v in status.versions):
-                break
-        running = self.running()
-        assert running is not None
-        return running
 
-    def _statuses(self, version: int, timeout_s: float) -> Iterator[EndpointStatus]:
+        def loaded(status: EndpointStatus) -> bool:
+            return any(v["version"] == str(version) and v["state"] == "AVAILABLE" for v in status.versions)
+
+        return self._wait(loaded, version, since, timeout_s)
+
+    def _wait(self, reached: Callable[[EndpointStatus], bool], version: int, since: int, timeout_s: float) -> Running:
         where, deadline = f"endpoint {self.model}", time.monotonic() + timeout_s
         while True:
-            status = self.status()
-            if status.state == "down":
+            running, status = self.running(), self.status()
+            if running is None or status.state == "down":
                 raise PlatformError(where, f"its process ended before version {version} was loaded", tail(self.log))
-            failed = [v for v in status.versions if v["version"] == str(version) and v["state"] == "END"]
-            if failed:
-                reason = failed[0]["status"]["error_message"]
+            if reached(status):
+                return running
+            if reason := _failure(status, version, since):
                 raise PlatformError(where, f"version {version} could not be loaded", reason)
-            yield status
             if time.monotonic() > deadline:
-                raise PlatformError(
-                    where, f"version {version} did not answer within {timeout_s:g} s", status.state, f"see {self.log}"
-                )
+                what = f"version {version} did not answer within {timeout_s:g} s"
+                raise PlatformError(where, what, status.state, f"see {self.log}")
             time.sleep(_POLL_S)
 
     def down(self, timeout_s: float = 40.0) -> bool:
@@ -234,6 +233,14 @@ class Endpoint:
         except BlockingIOError:
             return True
         return False
+
+
+def _failure(status: EndpointStatus, version: int, since: int) -> str | None:
+    """Returns why a version could not be loaded when it was wanted by decision ``since`` or a later one."""
+    for described in status.versions:
+        if described["version"] == str(version) and described["state"] == "END" and described["serial"] >= since:
+            return str(described["status"]["error_message"])
+    return None
 
 
 def _acquire(lock: IO[str]) -> bool:

@@ -146,13 +146,18 @@ class Registry:
                 self._decide(replace(aliases, challenger=version), what)
         return version
 
-    def nominate(self, version: int) -> None:
-        """Makes a version the challenger again, if another one has become it meanwhile."""
+    def nominate(self, version: int, again: bool = False) -> Aliases:
+        """Makes a version the challenger, if another one has become it meanwhile.
+
+        Args:
+            again: decide so even if it is the challenger already, which has a server that failed to load it try again.
+        """
         with self._locked():
             aliases = self.aliases()
-            if version not in (aliases.champion, aliases.challenger):
-                self.manifest(version)
-                self._decide(replace(aliases, challenger=version), {"event": "nominated", "version": version})
+            if version == aliases.champion or (version == aliases.challenger and not again):
+                return aliases
+            self.manifest(version)
+            return self._decide(replace(aliases, challenger=version), {"event": "nominated", "version": version})
 
     def promote(self, version: int) -> Aliases:
         """Makes a version the champion. Nothing happens if it is that already."""

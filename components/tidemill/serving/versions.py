@@ -27,10 +27,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What should be served: directories by version, and the version that answers by default."""
+    """What should be served.
+
+    Attributes:
+        default: the version that answers when none is named.
+        directories: by version.
+        serial: number of the decision that this follows; a new one has failed versions tried again at once.
+    """
 
     default: int | None
     directories: Mapping[int, Path]
+    serial: int = 0
 
 
 class Source(Protocol):
@@ -63,7 +70,8 @@ class RegistrySource:
         if seen != self._seen:
             aliases = self._registry.aliases()
             versions = [v for v in (aliases.champion, aliases.challenger) if v is not None]
-            self._wanted = Wanted(aliases.champion, {v: self._registry.directory(v) for v in versions})
+            directories = {v: self._registry.directory(v) for v in versions}
+            self._wanted = Wanted(aliases.champion, directories, aliases.event["serial"])
             self._seen = seen
         return self._wanted
 
@@ -93,9 +101,10 @@ class Version:
 
 @dataclass(frozen=True)
 class Failure:
-    """A version that could not be loaded."""
+    """A version that could not be loaded, and the decision that it was wanted by."""
 
     message: str
+    serial: int
     at: float = field(default_factory=time.monotonic)
 
 
@@ -180,7 +189,7 @@ class Versions:
             version = await asyncio.get_running_loop().run_in_executor(self._loader, self._read, number, directory)
         except Exception as error:  # noqa: BLE001 - whatever loading raises, the old version goes on answering
             message = str(error) if isinstance(error, TidemillError) else type(error).__name__
-            self._failures[number] = Failure(message)
+            self._failures[number] = Failure(message, self._asked.serial)
             self._metrics.load_failures.inc()
             event("version_failed", logging.ERROR, error, version=number, reason=message)
         else:
@@ -244,4 +253,5 @@ class Versions:
         elif number in self._failures:
             state, code, message = "END", "INTERNAL", self._failures[number].message
         status = {"error_code": code, "error_message": message}
-        return {"version": str(number), "state": state, "status": status, "default": number == self._default}
+        described = {"version": str(number), "state": state, "status": status, "default": number == self._default}
+        return {**described, "serial": self._failures[number].serial} if state == "END" else described

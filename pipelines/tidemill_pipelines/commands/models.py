@@ -82,7 +82,7 @@ def rollback(name: Name, runs_dir: RunsDir = DEFAULT_RUNS_DIR, json_output: Json
     aliases = registry.rollback()
     assert aliases.champion is not None
     endpoint = Endpoint(Layout(runs_dir).endpoints, name)
-    running = endpoint.wait_until_answers(aliases.champion) if endpoint.running() else None
+    running = endpoint.wait_until_answers(aliases.champion, aliases.event["serial"]) if endpoint.running() else None
     before = aliases.event["before"]
     if json_output:
         url = running.predict_url if running else None
