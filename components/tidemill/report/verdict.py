@@ -124,8 +124,9 @@ def _sentence(evidence: Evidence, reasons: Sequence[Reason], refusals: Sequence[
         case "released":
             version = evidence.registered.version if evidence.registered else ""
             what = f"{name} version {version}" if version != "" else name
-            deciding = sum(r.check.blocking for r in reasons)
-            return f"{what} passed all {plural(deciding, 'check')} that decide and answers requests."
+            warned = sum(not r.check.passed for r in reasons)
+            checks = f"all {plural(len(reasons) - warned, 'check')}" + (" that decide" if warned else "")
+            return f"{what} passed {checks} and answers requests."
         case "completed":
             return "All tasks of the pipeline ended without a failure."
         case "refused":
@@ -158,6 +159,9 @@ def _next_steps(evidence: Evidence, refusals: Sequence[Reason]) -> list[NextStep
             return [NextStep("When it is mended:", command(evidence.run))]
         case "platform_failure" | "interrupted" | "running":
             return [NextStep("Go on from the stages that have ended:", command(evidence.run, resume=True))]
+        case "defect":
+            failed = [task.name for task in evidence.tasks if task.status == "failed"]
+            return [NextStep(f"The trace is in logs/{name}.log, in the run's directory.") for name in failed]
         case _:
             return []
 

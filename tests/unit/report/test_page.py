@@ -88,7 +88,7 @@ def test_a_released_run_shows_every_section_and_how_to_ask_the_endpoint(released
     text = page(released)
     outline = sound(text)
     assert set(SECTIONS) <= set(outline.ids)
-    assert "Released lending version 3 passed all" in outline.text
+    assert "Released lending version 3 passed all 15 checks that decide and answers requests." in outline.text
     assert "curl -s http://127.0.0.1:8501/v1/models/lending:predict" in outline.text
     assert '"probability": 0.0713' in outline.text
     assert "0.860 to 0.882" in outline.text
@@ -156,6 +156,7 @@ def test_a_run_that_broke_off_says_how_to_go_on(
     assert f"{title} " in outline.text
     assert ("--resume lending-20250301-101500" in outline.text) == (exit_code != 1)
     assert ("No space left" in outline.text) == (status == "failed")
+    assert ("logs/train.log" in outline.text) == (exit_code == 1)
 
 
 def test_a_run_in_which_a_task_still_runs_is_running(builder: Any, page: Pages) -> None:
