@@ -142,7 +142,13 @@ def _show_version(registry: Registry, version: int, json_output: bool) -> None:
     print_table(("", ""), facts_shown, "")
     checks = [check for decision in lineage["decisions"].values() for check in decision["checks"]]
     rows = [
-        (check["name"], " × ".join(check["slice"].values()), check["expected"], check["got"], _mark(check))
+        (
+            check["name"],
+            " × ".join(f"{column}={value}" for column, value in check["slice"].items()),
+            check["expected"],
+            check["got"],
+            _mark(check),
+        )
         for check in checks
     ]
     print_table(("check", "slice", "expected", "got", ""), rows, "no checks")

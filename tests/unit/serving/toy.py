@@ -1,6 +1,6 @@
 """A tiny model whose answer is a known function of every input, so that no answer can be another row's unnoticed.
 
-Also a script, for tests of environments without tensorflow: ``python toy.py DIRECTORY SHIFT``.
+Also a script, for tests of environments without tensorflow: ``python toy.py DIRECTORY...`` (of shift 0, 1 …).
 """
 
 from __future__ import annotations
@@ -85,4 +85,5 @@ def export(directory: Path, shift: float, name: str = "toy", classes: tuple[str,
 
 
 if __name__ == "__main__":
-    export(Path(sys.argv[1]), float(sys.argv[2]))
+    for number, target in enumerate(sys.argv[1:]):
+        export(Path(target), float(number))
