@@ -36,7 +36,7 @@ def main() -> int:
     uv = find_uv()
     started = time.monotonic()
     if not all((directory(name) / "bin" / "python").exists() for name in ENVIRONMENTS):
-        print("setup: four environments, about 1.5 GB to download and 5 GB of disk; the first time takes 2 to 6 minutes")
+        print("setup: four environments, 1.5 GB to download, 5 GB of disk; the first time takes 2 to 6 minutes")
     for name, groups in ENVIRONMENTS.items():
         begun = time.monotonic()
         settings = {
@@ -75,8 +75,8 @@ def find_uv() -> str:
 
 
 def install_by_pip(version: str, target: Path) -> bool:
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--no-deps", "--target", str(target), f"uv=={version}"]
-    return subprocess.run(command).returncode == 0
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--no-deps"]
+    return subprocess.run([*install, "--target", str(target), f"uv=={version}"]).returncode == 0
 
 
 def install_from_lock(package: dict, binary: Path) -> None:

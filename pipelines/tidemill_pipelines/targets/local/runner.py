@@ -13,12 +13,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tidemill.ingest.fingerprint import fingerprint
-
 import tidemill
 from tidemill.bundle import pack_views
 from tidemill.errors import UsageError
 from tidemill.files import write_text
+from tidemill.ingest.fingerprint import fingerprint
 from tidemill.problem import load_problem
 from tidemill.runs import RunRecord, TaskRecord, output, read_tasks, verdict_of
 from tidemill_pipelines.targets.local.cache import Cache
