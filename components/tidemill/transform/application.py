@@ -92,14 +92,23 @@ class Application:
         described = self.graph.described
         raw = arrays_from_batch(batch, described.raw)
         outputs = function({name: tf.constant(values) for name, values in raw.items()})
-        arrays = [self._column(feature, outputs[feature.name].numpy()) for feature in described.features]
+        arrays = [
+            self._column(feature, outputs[feature.name].numpy(), batch.num_rows) for feature in described.features
+        ]
         label = self.problem.label.output
         arrays.append(encode_label(batch.column(label), label, self.problem.task, self.classes))
         if self.problem.weight:
             arrays.append(encode_weight(batch.column(self.problem.weight), self.problem.weight))
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-    def _column(self, feature: TransformedFeature, values: np.ndarray) -> pa.Array:
+    def _column(self, feature: TransformedFeature, values: np.ndarray, rows: int) -> pa.Array:
+        if len(values) != rows:
+            raise DataError(
+                f"transformed feature {feature.name}",
+                f"must have a value for each of {rows} rows",
+                str(len(values)),
+                "a sparse column's values lack the missing ones: make it dense in preprocessing_fn",
+            )
         if feature.kind == "dense" and not np.isfinite(values).all():
             raise DataError(
                 f"transformed feature {feature.name}",

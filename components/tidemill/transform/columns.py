@@ -60,9 +60,10 @@ def count_present(paths: list[Path], raw: Mapping[str, RawType]) -> dict[str, Pr
         for batch in read_batches(path, list(raw)):
             rows += batch.num_rows
             for name, dtype in raw.items():
-                mask = present_mask(batch.column(name).cast(_ARROW[dtype]), dtype)
+                column = batch.column(name).cast(_ARROW[dtype])
+                mask = present_mask(column, dtype)
                 if dtype == "float32":
-                    mask = pc.and_(mask, pc.fill_null(pc.is_finite(batch.column(name)), False))
+                    mask = pc.and_(mask, pc.fill_null(pc.is_finite(column), False))
                 present[name] += mask.true_count
     return {name: Presence(rows, count) for name, count in present.items()}
 

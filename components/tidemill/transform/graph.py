@@ -34,7 +34,7 @@ class TransformGraph(tf.Module):
     @property
     def input_signature(self) -> dict[str, tf.TensorSpec]:
         """The raw inputs, each of shape [batch], for a ``tf.function`` that calls this module."""
-        return {name: tf.TensorSpec([None], dtype, name) for name, dtype in self.described.raw.items()}
+        return {name: tf.TensorSpec([None], dtype) for name, dtype in self.described.raw.items()}
 
     def __call__(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Transforms a batch.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
 import time
 from collections.abc import Mapping
@@ -12,7 +14,7 @@ import tensorflow as tf
 
 from tidemill.artifacts import ExamplesManifest, parts
 from tidemill.bundle import Bundle, open_bundle
-from tidemill.errors import DataError, UserCodeError
+from tidemill.errors import DataError, PlatformError, UserCodeError
 from tidemill.files import replaced_directory
 from tidemill.problem import Problem
 from tidemill.transform.analysis import analyse, write_raw_metadata
@@ -21,6 +23,10 @@ from tidemill.transform.columns import count_present
 from tidemill.transform.features import LABEL, RAW_TYPES, WEIGHT, RawType, TransformedFeature, TransformedFeatures
 from tidemill.transform.graph import load_transform
 from tidemill.transform.preprocessing import DefaultPreprocessing, Preprocessing, UserPreprocessing
+
+_SYSTEM_REFUSALS = tuple(
+    os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENOMEM, errno.EROFS)
+)
 
 
 @dataclass(frozen=True)
@@ -111,8 +117,13 @@ def _analyse(
         try:
             analyse(examples, raw, preprocessing, graph_dir, Path(temporary), beam_runner)
         except (ValueError, RuntimeError, tf.errors.OpError) as error:
-            if opened.problem.user_code.preprocessing is None:
-                raise
-            raise UserCodeError(
-                opened.problem.user_code.preprocessing, "failed on the training split", str(error)
-            ) from error
+            raise _analysis_failure(error, opened.problem.user_code.preprocessing) from error
+
+
+def _analysis_failure(error: Exception, user_code: str | None) -> Exception:
+    # Beam hands on what happened in a worker as a RuntimeError; only its text still says what it was.
+    if any(text in str(error) for text in _SYSTEM_REFUSALS):
+        return PlatformError("analysis", "the system refused", str(error), "free space or memory; run again")
+    if user_code:
+        return UserCodeError(user_code, "failed on the training split", str(error))
+    return error
