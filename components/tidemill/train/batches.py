@@ -212,14 +212,15 @@ class Examples:
         generator = np.random.default_rng(order) if order else None
         size = max(1, BLOCK_ROWS // batch_size) * batch_size
         carried: list[Block] = []
+        left = self.rows - skip
         for window, rows in self._windows(generator, skip):
             for start in range(0, len(rows), size):
                 block = Block.concat([*carried, window[rows[start : start + size]]])
-                whole = len(block) // batch_size * batch_size
+                whole = len(block) if len(block) == left else len(block) // batch_size * batch_size
                 carried = [block[whole:]] if whole < len(block) else []
+                left -= whole
                 if whole:
                     yield block[:whole]
-        yield from carried
 
     def _windows(self, generator: np.random.Generator | None, skip: int) -> Iterator[tuple[Block, np.ndarray]]:
         """Yields windows, each with the order of its rows that are not skipped."""

@@ -1,13 +1,12 @@
 """The trained model with its transform graph as one SavedModel that takes raw rows.
 
 The graph's inputs are called ``input_<i>`` while it is traced and saved, and get the columns' names in the saved
-file: TensorFlow refuses many names as those of a function's arguments (spaces, non-ASCII letters), and of two that
-differ in a hyphen and an underscore it loses one.
+file: TensorFlow refuses to trace arguments with many names that columns have (blanks, non-ASCII letters).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import keras
@@ -87,6 +86,23 @@ class ServedModel(tf.Module):
         raw = self._described.raw
         parsed = tf.io.parse_example(examples, {name: tf.io.VarLenFeature(dtype) for name, dtype in raw.items()})
         return {name: _dense(name, parsed[name], MISSING[dtype], examples) for name, dtype in raw.items()}
+
+
+def check_names(columns: Iterable[str]) -> None:
+    """Refuses raw columns that a signature can't take by name from Python.
+
+    Raises:
+        ProblemError: naming the columns.
+    """
+    seen: dict[str, str] = {"self": "self, the signature's own argument"}
+    for column in columns:
+        # As TensorFlow folds the names of arguments when a signature is called.
+        folded = "".join(c if c.isalnum() else "_" for c in column)
+        if folded in seen:
+            raise ProblemError(
+                f"column {column}", f"is the same to a TensorFlow signature as {seen[folded]}", remedy="rename it"
+            )
+        seen[folded] = column
 
 
 def _dense(name: str, sparse: tf.SparseTensor, missing: object, examples: tf.Tensor) -> tf.Tensor:

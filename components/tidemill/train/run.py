@@ -23,7 +23,7 @@ from tidemill.train.batches import Examples, Packing, summarize_labels
 from tidemill.train.checkpoints import Checkpoints, Progress
 from tidemill.train.coefficients import id_names, write_coefficients
 from tidemill.train.context import LabelSummary, TrainContext
-from tidemill.train.export import SIGNATURES, ServedModel, output_dtypes
+from tidemill.train.export import SIGNATURES, ServedModel, check_names, output_dtypes
 from tidemill.train.history import write_history
 from tidemill.train.models import blamed, build_model
 from tidemill.train.steps import Steps
@@ -95,6 +95,7 @@ def run(
     opened, transformed, transform_graph = open_bundle(Path(bundle)), Path(transformed), Path(transform_graph)
     training = opened.problem.training
     described = TransformedFeatures.read(transform_graph)
+    check_names(described.raw)
     lineage = {
         "bundle": opened.digest,
         "transformed": sha256_file(transformed / MANIFEST),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from typing import NoReturn
 
 import numpy as np
 
@@ -78,7 +79,8 @@ class Trainer:
                 progress.examples += len(part)
                 progress.epoch_seconds += seconds
                 progress.seconds += seconds
-                self._check_finite(loss, part, "training")
+                if not math.isfinite(loss):
+                    self._refuse("training loss", str(loss))
                 if progress.steps % self._context.training.checkpoint_every_steps == 0:
                     self._save()
             if progress.steps >= self._context.max_steps:
@@ -100,7 +102,8 @@ class Trainer:
         progress.seconds += time.monotonic() - begun
         eval_loss = evaluation["loss"]
         assert eval_loss is not None
-        self._check_finite(eval_loss, None, "eval")
+        if not math.isfinite(eval_loss):
+            self._refuse("eval loss", str(eval_loss))
         progress.epoch += 1
         record = {
             "epoch": progress.epoch,
@@ -124,22 +127,26 @@ class Trainer:
         print(_line(record), flush=True)
 
     def _save(self) -> None:
-        self._checkpoints.save(self.progress, [np.array(v) for v in self._steps.variables], self._best)
+        values = [np.array(variable) for variable in self._steps.variables]
+        # A ReLU turns NaN into 0: a network can be dead while its loss looks sound.
+        if not all(np.isfinite(value).all() for value in values if value.dtype.kind == "f"):
+            self._refuse("weights", "nan")
+        self._checkpoints.save(self.progress, values, self._best)
 
-    def _check_finite(self, loss: float, block: Block | None, split: str) -> None:
-        if math.isfinite(loss):
-            return
-        if block is not None and not np.isfinite(block.dense).all():
-            column = int(np.argwhere(~np.isfinite(block.dense))[0, 1])
-            raise DataError(
-                f"transformed examples: {self._train.packing.dense_name(column)}",
-                "must be finite",
-                remedy="mend the feature's preprocessing",
-            )
+    def _refuse(self, what: str, got: str) -> NoReturn:
+        """Ends a training whose numbers are no numbers, naming the input at fault if there is one."""
+        for examples in (self._train, self._evaluation):
+            for block in examples.blocks(self._context.batch_size):
+                if not np.isfinite(block.dense).all():
+                    column = int(np.argwhere(~np.isfinite(block.dense))[0, 1])
+                    name = examples.packing.dense_name(column)
+                    raise DataError(
+                        f"transformed examples: {name}", "must be finite", remedy="mend the feature's preprocessing"
+                    )
         raise UserError(
-            f"{split} loss",
+            what,
             "must stay finite",
-            f"{loss} within the first {self.progress.steps} steps",
+            f"{got} within the first {self.progress.steps} steps",
             f"lower training.learning_rate (now {self._context.training.learning_rate:g}), or look for extreme values "
             "in the features and the label",
         )

@@ -114,6 +114,10 @@ def _dense(column: Any, default: object) -> Any:
 
 def write_transform_graph(directory: Path, task: str, weight: str | None) -> None:
     tf.saved_model.save(_Transform(), str(directory / "transform_fn"))
+    # The toy graph has its vocabularies in its nodes; tf.Transform's are these files.
+    for name, terms in (("002_1st_color", COLORS), ("003_note", [f"w{i}" for i in range(WORDS)])):
+        lines = "".join(f"{term}\n" for term in ("␀", *terms))
+        (directory / "transform_fn" / "assets" / f"vocabulary_{name}.txt").write_text(lines)
     TransformedFeatures(RAW, FEATURES, "__label__", weight, CLASSES[task], task).write(directory)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import keras
@@ -34,16 +35,16 @@ def context_of(features, batch_size):
     )
 
 
-def embedding_steps(optimizer, batch_size=REPEATS):
+def embedding_steps(optimizer, batch_size=REPEATS, weighted=False):
     """Returns steps of a model that answers with the one number that is stored for an id."""
     features = (TransformedFeature("id", "ids", IDS, 0, "id"),)
     context = context_of(features, batch_size)
     inputs = context.inputs()
     output = layers.Embedding(IDS, 1, embeddings_initializer="zeros")(inputs["id"])
     model = keras.Model(inputs, output)
-    model.compile(optimizer=optimizer, loss="mse", metrics=["mae"])
+    model.compile(optimizer=optimizer, loss="mse", **{"weighted_metrics" if weighted else "metrics": ["mae"]})
     packing = Packing(TransformedFeatures({"id": "int64"}, features, "__label__", None, (), "regression"))
-    return Steps(model, packing, context, weighted=False)
+    return Steps(model, packing, context, weighted)
 
 
 def id_block(ids, labels):
@@ -119,3 +120,15 @@ def test_a_metric_that_is_not_finite_is_none():
     steps.evaluate([id_block([0], [1.0])])
     steps.model.metrics[1].update_state(np.array([[np.nan]]), np.array([[1.0]]))
     assert steps.results(0.5) == {"loss": 0.5, "mae": None}
+
+
+def test_an_example_of_weight_two_counts_as_two():
+    rng = np.random.default_rng(0)
+    ids, labels = rng.integers(0, IDS, 20), rng.normal(size=20).astype(np.float32)
+    weighted = embedding_steps(keras.optimizers.Adam(RATE), 20, weighted=True)
+    plain = embedding_steps(keras.optimizers.Adam(RATE), 10)
+    block = dataclasses.replace(id_block(ids, labels), weight=np.repeat([2, 0], 10).astype(np.float32))
+    assert weighted.train(block) / 20 == pytest.approx(plain.train(id_block(ids[:10], labels[:10])) / 10)
+    np.testing.assert_allclose(*(np.array(s.model.trainable_variables[0]) for s in (weighted, plain)), rtol=1e-6)
+    found, expected = weighted.evaluate([block]), plain.evaluate([id_block(ids[:10], labels[:10])])
+    assert found == {name: pytest.approx(value) for name, value in expected.items()}

@@ -1,0 +1,30 @@
+"""A training that dies of SIGKILL at its n-th block: run by ``test_train_trainer.py`` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+from tidemill.train.run import run
+from tidemill.train.steps import Steps
+
+
+def main() -> None:
+    arguments = json.loads(sys.argv[1])
+    left, train = int(sys.argv[2]), Steps.train
+
+    def dying(self: Steps, block: object) -> float:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return train(self, block)
+
+    Steps.train = dying
+    run(**arguments)
+
+
+if __name__ == "__main__":
+    main()
