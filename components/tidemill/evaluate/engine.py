@@ -78,8 +78,8 @@ def run_engine(
                 | "ReadScored" >> beam.ParDo(read)
                 | "Analyse" >> tfma.ExtractEvaluateAndWriteResults(eval_config=config, output_path=str(output))
             )
-    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
-        raise ProblemError("eval_config.pbtxt", "TFMA could not compute these metrics", str(error)) from error
+    except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
+        raise ProblemError("eval_config.pbtxt", "TFMA could not compute these metrics", _first(error)) from error
     numbers = {tuple(sorted(values.items())): number for number, values in enumerate(plan.slices)}
     found: dict[str, np.ndarray] = {}
     for slice_key, by_output in tfma.load_eval_result(str(output)).slicing_metrics:
@@ -90,3 +90,10 @@ def run_engine(
                     name = f"{name}@{sub_key}" if sub_key else name
                     found.setdefault(name, np.full(plan.size, np.nan))[number] = float(value["doubleValue"])
     return found
+
+
+def _first(error: BaseException) -> str:
+    """Returns the message of the error that the others were raised from."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)

@@ -65,14 +65,11 @@ def difference(first: float, first_bounds: Interval, second: float, second_bound
 def ratio(first: float, first_bounds: Interval, second: float, second_bounds: Interval) -> Interval:
     """Returns the interval of ``first / second`` for two independent rates (Donner & Zou 2012, MOVER-R)."""
     product = first * second
-
-    def bound(numerator: float, denominator: float, sign: float) -> float:
-        outer = numerator * (2 * first - numerator)
-        inner = denominator * (2 * second - denominator)
-        if inner <= 0:
-            return np.inf if sign > 0 else 0.0
-        return float((product + sign * np.sqrt(max(product**2 - outer * inner, 0.0))) / inner)
-
-    low = bound(first_bounds[0], second_bounds[1], -1)
-    high = bound(first_bounds[1], second_bounds[0], +1)
-    return max(low, 0.0), high
+    lower = first_bounds[0] * (2 * first - first_bounds[0])
+    upper = first_bounds[1] * (2 * first - first_bounds[1])
+    widest = second_bounds[1] * (2 * second - second_bounds[1])
+    narrowest = second_bounds[0] * (2 * second - second_bounds[0])
+    divisor = product + np.sqrt(max(product**2 - lower * widest, 0.0))
+    low = lower / divisor if divisor > 0 else 0.0
+    high = (product + np.sqrt(max(product**2 - upper * narrowest, 0.0))) / narrowest if narrowest > 0 else np.inf
+    return float(low), float(high)

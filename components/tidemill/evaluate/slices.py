@@ -140,11 +140,13 @@ def plan_slices(parts: Sequence[Path], keys: Iterable[Sequence[str]]) -> SlicePl
 
 
 def _slice_key(key: tuple[str, ...], first: int, counter: Counter[int], values: dict[str, ColumnValues]) -> SliceKey:
-    frequent = sorted(counter, key=lambda code: (-counter[code], code))[:MAX_VALUES]
-    kept = tuple(sorted(frequent))
-    names = [_unradix(code, key, values) for code in kept]
-    if len(counter) > MAX_VALUES:
-        names.append((OTHER_VALUE,) * len(key))
+    named = {code: _unradix(code, key, values) for code in counter}
+    other = (OTHER_VALUE,) * len(key)
+    candidates = [code for code in counter if named[code] != other]
+    kept = tuple(sorted(sorted(candidates, key=lambda code: (-counter[code], code))[:MAX_VALUES]))
+    names = [named[code] for code in kept]
+    if len(kept) < len(counter):
+        names.append(other)
     return SliceKey(key, first, kept, tuple(names))
 
 
@@ -191,11 +193,11 @@ def _column_values(parts: Sequence[Path], column: str) -> ColumnValues:
 
 
 def _ranges(numbers: np.ndarray) -> ColumnValues:
-    low, high = np.quantile(numbers, [0.05, 0.95])
+    low, high = np.quantile(numbers[np.isfinite(numbers)], [0.05, 0.95])
     width = (high - low) / _RANGES or 1.0
     power = 10.0 ** math.floor(math.log10(width))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= width)
-    edges = [float(f"{i * step:.12g}") for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    edges = [float(f"{i * step:.12g}") for i in range(round(low / step), math.floor(high / step) + 1)]
     edges = edges or [float(f"{low:.12g}")]
     shown = [f"{edge:g}" for edge in edges]
     inner = [f"[{a}, {b})" for a, b in pairwise(shown)]

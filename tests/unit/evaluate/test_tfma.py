@@ -110,6 +110,7 @@ def metrics_of(result: tfma.EvalResult) -> dict[Any, dict[str, float]]:
     return found
 
 
+@pytest.mark.slow
 def test_every_metric_of_every_slice_equals_tfmas_own(evaluated: Evaluated, tmp_path: Path) -> None:
     """The EvalConfig that is written beside the metrics makes TFMA compute the same numbers to 1e-6."""
     text = (evaluated.evaluation / "eval_config.json").read_text()
