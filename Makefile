@@ -7,7 +7,7 @@ LENDING := $(RUNS_DIR)/demo/lending.csv
 CONTROL_TESTS := tests/unit/core tests/unit/gate tests/unit/components tests/unit/commands tests/unit/register \
 	tests/unit/report tests/unit/targets tests/pipelines tests/integration
 VALIDATION_TESTS := tests/unit/validate
-TENSORFLOW_TESTS := tests/unit/core_arrow tests/unit/synthetic tests/unit/ingest tests/unit/transform tests/unit/train \
+TENSORFLOW_TESTS := tests/unit/core_arrow tests/unit/synthetic tests/unit/problems tests/unit/ingest tests/unit/transform tests/unit/train \
 	tests/unit/evaluate
 SERVING_TESTS := tests/unit/serving tests/unit/rehearse tests/unit/deploy
 PYTEST := -m pytest -q --cov --cov-report=
