@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 
 import keras
 from keras import layers, ops
 
-from tidemill.train.context import TrainContext
+from tidemill.train.context import TrainContext, symbolic_input
 from tidemill.transform.features import TransformedFeature
 
 MAX_EMBEDDING = 32
@@ -80,7 +81,7 @@ def embedding_dimensions(size: int) -> int:
 
 def wide_and_deep(context: TrainContext) -> keras.Model:
     """One weight per id beside a network over embeddings and dense features. Source: Cheng et al. 2016."""
-    training, inputs = context.training, context.inputs()
+    training, inputs = context.training, _inputs(context)
     columns = [*_dense(context, inputs), *_embeddings(context, inputs)]
     hidden = layers.Concatenate(name="deep_input")(columns) if len(columns) > 1 else columns[0]
     for i, units in enumerate(training.hidden_units):
@@ -93,14 +94,14 @@ def wide_and_deep(context: TrainContext) -> keras.Model:
 
 def linear(context: TrainContext) -> keras.Model:
     """One weight per id and per dense feature: a model that can be read."""
-    inputs = context.inputs()
+    inputs = _inputs(context)
     dense = _dense(context, inputs)
     terms = _wide(context, inputs)
     if dense:
         joined = layers.Concatenate(name="dense")(dense) if len(dense) > 1 else dense[0]
         kernel = layers.Dense(context.outputs, "linear", False, "zeros", kernel_regularizer=_l2(context), name="slopes")
         terms.append(kernel(joined))
-    total = layers.Add(name="sum")(terms) if len(terms) > 1 else terms[0]
+    total = layers.Add(name="terms")(terms) if len(terms) > 1 else terms[0]
     return _compiled(context, inputs, [Bias(context.outputs, _prior(context), name="intercept")(total)])
 
 
@@ -119,6 +120,11 @@ class Bias(layers.Layer):
 
 
 ARCHITECTURES = {"wide_and_deep": wide_and_deep, "linear": linear}
+
+
+def _inputs(context: TrainContext) -> dict[str, keras.KerasTensor]:
+    # Unnamed, because within a Keras model a column must not be called like a layer or an operation.
+    return {feature.name: symbolic_input(feature, None) for feature in context.features}
 
 
 def _dense(context: TrainContext, inputs: Mapping[str, keras.KerasTensor]) -> list[keras.KerasTensor]:
@@ -200,7 +206,9 @@ def _compiled(
         output = layers.Activation("softmax", name="probabilities")(total)
         loss = keras.losses.SparseCategoricalCrossentropy()
         metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-    model = keras.Model(dict(inputs), output, name=context.training.model)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "When providing `inputs` as a dict", UserWarning)  # see _inputs
+        model = keras.Model(dict(inputs), output, name=context.training.model)
     optimizer = keras.optimizers.Adam(context.training.learning_rate)
     model.compile(optimizer=optimizer, loss=loss, weighted_metrics=metrics)
     return model

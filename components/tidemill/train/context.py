@@ -81,7 +81,13 @@ class TrainContext:
 
         Shapes: dense [batch] or [batch, size], ids [batch], bag [batch, length] padded with id 0.
         """
-        return {f.name: keras.Input(input_shape(f), name=f.name, dtype=_DTYPES[f.kind]) for f in self.features}
+        # Keras refuses names with a slash, and only warns of a key that isn't its input's name.
+        return {f.name: symbolic_input(f, None if "/" in f.name else f.name) for f in self.features}
+
+
+def symbolic_input(feature: TransformedFeature, name: str | None) -> keras.KerasTensor:
+    """Returns a Keras input of the feature's shape and dtype."""
+    return keras.Input(input_shape(feature), dtype=_DTYPES[feature.kind], name=name)
 
 
 def input_shape(feature: TransformedFeature) -> tuple[int, ...]:

@@ -199,7 +199,7 @@ def make_inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Input
         if model:
             settings["user_code"] = {"model": "model:build_model"}
             (directory / "model.py").write_text(model)
-        (directory / "problem.yaml").write_text(yaml.safe_dump(settings))
+        (directory / "problem.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
         bundle = pack(load_problem(directory), directory, directory / "bundles", "model")
         return Inputs(directory, bundle, directory / "transformed", graph, raw)
 

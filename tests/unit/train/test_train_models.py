@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import tensorflow as tf
 
 from tidemill.errors import UserCodeError
+from tidemill.problem import Training
+from tidemill.train.architectures import ARCHITECTURES
+from tidemill.train.context import LabelSummary, TrainContext
+from tidemill.train.models import call_model, sample
 from tidemill.train.run import run
+from tidemill.transform.features import TransformedFeature
 
 HEAD = """
 import keras
@@ -121,3 +129,26 @@ def test_ids_beyond_an_embedding_are_the_users_fault_too(make_inputs):
     inputs = make_inputs(model=HEAD + body + COMPILED)
     with pytest.raises(UserCodeError, match=r"made a model that failed in training .got InvalidArgumentError"):
         run(**inputs.arguments("run"))
+
+
+@pytest.mark.parametrize("architecture", ["wide_and_deep", "linear"])
+def test_default_models_take_features_of_any_name(architecture):
+    """Names of their own layers, of Keras's operations, and what Keras refuses as a name."""
+    names = ["wide", "deep", "value", "sum", "reshape", "terms", "a/b", "hours per week", "straße"]
+    kinds = ["ids", "dense", "bag"]
+    features = tuple(TransformedFeature(n, kinds[i % 3], 3, 2 if i % 3 == 2 else 0, n) for i, n in enumerate(names))
+    context = TrainContext(
+        task="regression",
+        classes=(),
+        features=features,
+        training=Training(),
+        label=LabelSummary(10, 5.0, 2.0, (), 10.0),
+        strategy=tf.distribute.get_strategy(),
+        batch_size=2,
+        steps_per_epoch=1,
+        max_steps=1,
+        checkpoints=Path("unused"),
+    )
+    output = call_model(ARCHITECTURES[architecture](context), sample(context, 2), training=False)
+    assert output.shape == (2, 1)
+    assert set(context.inputs()) == set(names)
