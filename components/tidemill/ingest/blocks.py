@@ -60,6 +60,7 @@ def typed(block: Block, file: str, types: Types) -> Block:
     if not refused.any():
         return Block(table, block.lines, block.faults, block.size)
     kept = np.flatnonzero(~refused)
+    faults.sort(key=lambda fault: fault.line)
     return Block(table.take(kept), np.asarray(block.lines)[kept], tuple(faults), block.size)
 
 
