@@ -94,6 +94,6 @@ def run_engine(
 
 def _first(error: BaseException) -> str:
     """Returns the message of the error that the others were raised from."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    while earlier := error.__cause__ or error.__context__:
+        error = earlier
     return str(error)

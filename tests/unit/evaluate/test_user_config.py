@@ -135,7 +135,7 @@ def test_what_tfma_fails_to_compute_is_the_configs_fault(
     text = 'metrics_specs { metrics { class_name: "MultiClassConfusionMatrixAtThresholds" } }'
     (tmp_path / "eval_config.pbtxt").write_text(text)
     names = (tmp_path / name for name in ("none", "evaluation", "blessing", "predictions"))
-    with pytest.raises(ProblemError, match="TFMA could not compute these metrics.*Predictions shape must be > 1"):
+    with pytest.raises(ProblemError, match=r"TFMA could not compute these metrics.*Predictions shape must be > 1"):
         run(pack(problem, tmp_path, tmp_path / "bundles"), examples_of(BINARY), model_of(BINARY), *names)
 
 
