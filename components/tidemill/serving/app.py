@@ -7,13 +7,16 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
-from fastapi import FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tidemill.serving import payload
@@ -40,89 +43,87 @@ class Drain:
 
 def build_app(versions: Versions, settings: Settings, metrics: Metrics, drain: Drain) -> ASGIApp:
     """Returns the ASGI application that answers for ``versions``."""
-    app = FastAPI(title=f"tidemill serving: {versions.name}", docs_url=None, redoc_url=None)
+    api = _Api(versions, settings, metrics, drain)
+    model = "/v1/models/{name}"
+    version = f"{model}/versions/{{version}}"
+    routes = [
+        Route(f"{model}:predict", api.predict, methods=["POST"], name=_PREDICT),
+        Route(f"{version}:predict", api.predict, methods=["POST"], name=_PREDICT),
+        Route(model, api.status, name="status"),
+        Route(version, api.status, name="status"),
+        Route(f"{model}/metadata", api.metadata, name="metadata"),
+        Route(f"{version}/metadata", api.metadata, name="metadata"),
+        Route("/livez", api.live, name="livez"),
+        Route("/readyz", api.ready, name="readyz"),
+        Route("/metrics", api.metrics, name="metrics"),
+    ]
+    if settings.predict_route:
+        routes.append(Route(settings.predict_route, api.predict, methods=["POST"], name=_PREDICT))
+    if settings.health_route:
+        routes.append(Route(settings.health_route, api.ready, name="readyz"))
+    return _Frame(Starlette(routes=routes), metrics, drain)
 
-    async def predict(request: Request, name: str, number: int | None) -> Response:
-        if drain.draining:
+
+class _Api:
+    """What is answered on each route."""
+
+    def __init__(self, versions: Versions, settings: Settings, metrics: Metrics, drain: Drain) -> None:
+        self._versions, self._settings, self._metrics, self._drain = versions, settings, metrics, drain
+
+    async def predict(self, request: Request) -> Response:
+        """Predicts with the champion, or the version that the path names."""
+        if self._drain.draining:
             raise Refused(503, Fault("the server is about to end"), retry_after_s=_DRAIN_RETRY_S)
-        versions.resolve(name, number)  # before the body is read: nobody should upload it for a 404
-        body = await _body(request, settings)
-        version = versions.resolve(name, number)
+        name, number = self._asked(request)
+        self._versions.resolve(name, number)  # before the body is read: nobody should upload it for a 404
+        body = await _body(request, self._settings)
+        version = self._versions.resolve(name, number)
         with version.in_use():
-            call = payload.parse(body, version.model.signatures, settings.max_rows)
+            call = payload.parse(body, version.model.signatures, self._settings.max_rows)
             request.scope["state"].update(rows=call.rows, version=version.number)
             outputs = await version.predict(call)
             content = payload.render(outputs, call.columnar)
         return Response(content, media_type="application/json", headers={"X-Model-Version": str(version.number)})
 
-    @app.post("/v1/models/{name}:predict", name=_PREDICT)
-    async def predict_default(request: Request, name: str) -> Response:
-        """Predicts with the champion."""
-        return await predict(request, name, None)
-
-    @app.post("/v1/models/{name}/versions/{version}:predict", name=_PREDICT)
-    async def predict_version(request: Request, name: str, version: str) -> Response:
-        """Predicts with one version."""
-        return await predict(request, name, _number(version))
-
-    @app.get("/v1/models/{name}", name="status")
-    async def status(name: str) -> Response:
+    async def status(self, request: Request) -> Response:
         """Tells which versions are loaded, and in which state the others are."""
-        _check_name(name, versions)
-        return _json({"model_version_status": versions.status()})
+        name, number = self._asked(request)
+        if name == f"{self._versions.name}:predict":
+            raise HTTPException(405, "Method Not Allowed", {"Allow": "POST"})
+        if name != self._versions.name:
+            raise Refused(404, Fault(f"no such model; this server has {self._versions.name}"))
+        return _json({"model_version_status": self._versions.status(number)})
 
-    @app.get("/v1/models/{name}/versions/{version}", name="status")
-    async def version_status(name: str, version: str) -> Response:
-        """Tells the state of one version."""
-        _check_name(name, versions)
-        return _json({"model_version_status": versions.status(_number(version))})
+    async def metadata(self, request: Request) -> Response:
+        """Describes the signatures of the champion, or of the version that the path names."""
+        return _json(_metadata(self._versions.resolve(*self._asked(request))))
 
-    @app.get("/v1/models/{name}/metadata", name="metadata")
-    async def metadata(name: str) -> Response:
-        """Describes the champion's signatures."""
-        return _json(_metadata(versions.resolve(name, None)))
-
-    @app.get("/v1/models/{name}/versions/{version}/metadata", name="metadata")
-    async def version_metadata(name: str, version: str) -> Response:
-        """Describes one version's signatures."""
-        return _json(_metadata(versions.resolve(name, _number(version))))
-
-    @app.get("/livez", name="livez")
-    async def live() -> Response:
+    async def live(self, _: Request) -> Response:
         """Answers as long as the process can."""
         return _json({"status": "live"})
 
-    @app.get("/readyz", name="readyz")
-    async def ready() -> Response:
+    async def ready(self, _: Request) -> Response:
         """Answers 200 while predictions are answered: after warm-up, before draining."""
-        if drain.draining:
+        if self._drain.draining:
             raise Refused(503, Fault("the server is about to end"), retry_after_s=_DRAIN_RETRY_S)
-        return _json({"status": "ready", "version": versions.resolve(versions.name, None).number})
+        return _json({"status": "ready", "version": self._versions.resolve(self._versions.name, None).number})
 
-    @app.get("/metrics", name="metrics")
-    async def prometheus() -> Response:
+    async def metrics(self, _: Request) -> Response:
         """Gives the metrics in Prometheus' text format."""
-        metrics.queued_rows.set(versions.queued_rows)
-        metrics.draining.set(int(drain.draining))
-        return Response(generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        self._metrics.queued_rows.set(self._versions.queued_rows)
+        self._metrics.draining.set(int(self._drain.draining))
+        return Response(generate_latest(self._metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    if settings.predict_route:
-
-        @app.post(settings.predict_route, name=_PREDICT)
-        async def vertex_predict(request: Request) -> Response:
-            """Predicts with the champion."""
-            return await predict(request, versions.name, None)
-
-    if settings.health_route:
-        app.get(settings.health_route, name="readyz")(ready)
-
-    return _Frame(app, metrics, drain)
+    def _asked(self, request: Request) -> tuple[str, int | None]:
+        """Returns the model and version that the path names; Vertex AI's routes name neither."""
+        path: Mapping[str, str] = request.path_params
+        return path.get("name", self._versions.name), _number(path["version"]) if "version" in path else None
 
 
 class _Frame:
     """What is done around every request: its id, its time, its log line, and an answer whatever happens."""
 
-    def __init__(self, app: FastAPI, metrics: Metrics, drain: Drain) -> None:
+    def __init__(self, app: Starlette, metrics: Metrics, drain: Drain) -> None:
         self._app, self._metrics, self._drain = app, metrics, drain
         app.add_exception_handler(Refused, _refused)
         app.add_exception_handler(HTTPException, _not_routed)
@@ -195,13 +196,6 @@ def _number(version: str) -> int:
     if not version.isdecimal() or len(version) > 18:
         raise Refused(404, Fault("versions are whole numbers"))
     return int(version)
-
-
-def _check_name(name: str, versions: Versions) -> None:
-    if name == f"{versions.name}:predict":
-        raise HTTPException(405, "Method Not Allowed", {"Allow": "POST"})
-    if name != versions.name:
-        raise Refused(404, Fault(f"no such model; this server has {versions.name}"))
 
 
 def _metadata(version: Version) -> dict[str, Any]:
