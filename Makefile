@@ -68,7 +68,7 @@ catalogue: ## Renew components/README.md from the components' definitions
 bench: setup ## Measure: the taxi lifecycle, and each stage at 300 thousand and 1.5 million rows (about 15 minutes)
 	@$(BIN)/python tests/benchmarks/lifecycle.py
 	@.venvs/tensorflow/bin/python tests/benchmarks/ingest.py
-	@.venvs/validation/bin/python tests/benchmarks/statistics.py
+	@.venvs/validation/bin/python tests/benchmarks/validation.py
 	@.venvs/tensorflow/bin/python tests/benchmarks/transform.py
 	@.venvs/tensorflow/bin/python tests/benchmarks/training.py
 	@.venvs/tensorflow/bin/python tests/benchmarks/evaluation.py

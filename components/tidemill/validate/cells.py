@@ -64,15 +64,12 @@ class SlicePlan:
         if len(cells) == 1:
             yield cells[0], batch
             return
-        order = np.argsort(codes, kind="stable")
-        # Table.take of pyarrow 10 fails on string chunks of over 2 GiB only; a batch is far below.
-        arrays = [column.take(pa.array(order)) for column in batch.columns]
-        grouped = pa.RecordBatch.from_arrays(arrays, schema=batch.schema)
-        ends = np.cumsum(np.bincount(codes, minlength=len(cells)))
+        order = pa.array(np.argsort(codes, kind="stable"))
         start = 0
-        for cell, end in zip(cells, ends.tolist(), strict=True):
-            yield cell, grouped.slice(start, end - start)
-            start = end
+        for cell, rows in zip(cells, np.bincount(codes, minlength=len(cells)).tolist(), strict=True):
+            # Copies, not slices of a reordered batch: who holds a few rows of a rare cell must not hold the batch.
+            yield cell, batch.take(order.slice(start, rows))
+            start += rows
 
 
 def plan_slices(

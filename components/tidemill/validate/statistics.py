@@ -30,7 +30,7 @@ from tidemill.validate.cells import Cell, SliceKey, SlicePlan, plan_slices
 Statistics: TypeAlias = statistics_pb2.DatasetFeatureStatisticsList
 
 BATCH_ROWS = 65_536
-_BUFFER_ROWS = 4 * BATCH_ROWS  # held back over all cells of a split; bounds memory whatever the number of cells
+_BUFFER_ROWS = 2 * BATCH_ROWS  # held back over all cells of a split; bounds memory whatever the number of cells
 _ROWS_WORTH_A_FORK = 200_000
 _HISTOGRAM_BUCKETS = 20
 _SLICE_HISTOGRAM_BUCKETS = 10  # histograms are what extraction spends its time on, and slices are many

@@ -161,7 +161,7 @@ def make_loans(tmp_path: Path) -> MakeLoans:
             splits[split] = {name: array.slice(0, n) for name, array in columns.items()}
         write_examples(directory / "examples", splits, **manifest)
         loaded = load_problem(problem_dir)
-        return Loans(directory, loaded, pack(loaded, problem_dir, directory / "bundles"))
+        return Loans(directory, loaded, pack(loaded, problem_dir, directory / "bundles", "data"))
 
     return make
 

@@ -82,3 +82,12 @@ def test_file_names_are_plain_and_distinct() -> None:
     one, other = (file_name((("note", "ß" * 200 + end),)) for end in "12")
     assert one != other
     assert len(one) < 200
+
+
+def test_the_rows_of_a_rare_cell_do_not_keep_their_batch_in_memory() -> None:
+    sexes = np.where(np.arange(10_000) % 1000 == 0, "X", "F")
+    table = batch(sex=sexes, number=np.arange(10_000.0))
+    plan = plan_slices([table], [("sex",)], ["sex"])
+    rare = dict(plan.split(table))[("X",)]
+    assert rare.num_rows == 10
+    assert sum(buffer.size for column in rare.columns for buffer in column.buffers() if buffer) < 1000
