@@ -116,10 +116,14 @@ def test_a_malformed_request_is_400_with_faults_and_request_id(client: Client) -
 
 
 def test_a_wrong_method_is_405(client: Client) -> None:
-    for method, path, allowed in (("GET", PREDICT, "POST"), ("DELETE", PREDICT, "POST"), ("POST", "/livez", "GET, HEAD")):
+    for method, path, allowed in (
+        ("GET", PREDICT, ["POST"]),
+        ("DELETE", PREDICT, ["POST"]),
+        ("POST", "/livez", ["GET", "HEAD"]),
+    ):
         answer = client.send(method, path)
         assert answer.status == 405
-        assert answer.headers["allow"] == allowed
+        assert sorted(answer.headers["allow"].split(", ")) == allowed
         assert answer.error == "Method Not Allowed"
 
 
