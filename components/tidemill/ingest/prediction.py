@@ -7,14 +7,14 @@ import pyarrow as pa
 
 from tidemill.ingest.hashing import mix
 
-_BINS = 256
+_MOST_BINS, _FEWEST_BINS, _ROWS_PER_BIN = 256, 20, 40
 _MOST_CLASSES = 20
 
 
 def predictability(column: pa.Array, target: pa.Array) -> float:
     """Returns how well ``column`` alone predicts ``target`` on rows that it wasn't fitted on.
 
-    The mean target per value (numbers: per 1/256 quantile; missing is a value) of one half of the rows predicts
+    The mean target per value (numbers: per quantile; missing is a value) of one half of the rows predicts
     the other half, and the other way round.
 
     Returns:
@@ -39,13 +39,14 @@ def predictability(column: pa.Array, target: pa.Array) -> float:
 
 
 def _codes(column: pa.Array) -> np.ndarray:
-    """Numbers the values (or the quantiles of many numbers); 0 is missing."""
+    """Numbers the values, or the quantiles of numbers so many that their own means would be noise; 0 is missing."""
+    bins = max(_FEWEST_BINS, min(_MOST_BINS, len(column) // _ROWS_PER_BIN))
     valid = column.is_valid().to_numpy(zero_copy_only=False)
     encoded = column.dictionary_encode()
-    if pa.types.is_string(column.type) or len(encoded.dictionary) <= _BINS:
+    if pa.types.is_string(column.type) or len(encoded.dictionary) <= bins:
         return np.where(valid, encoded.indices.fill_null(0).to_numpy(zero_copy_only=False) + 1, 0)
     numbers = column.cast(pa.float64()).fill_null(0).to_numpy(zero_copy_only=False)
-    edges = np.unique(np.quantile(numbers[valid], np.linspace(0, 1, _BINS + 1)[1:-1]))
+    edges = np.unique(np.quantile(numbers[valid], np.linspace(0, 1, bins + 1)[1:-1]))
     return np.where(valid, np.searchsorted(edges, numbers, side="right") + 1, 0)
 
 

@@ -13,6 +13,7 @@ from tidemill.errors import DataError
 UNDECODABLE = "undecodable bytes"
 FIELDS = "wrong number of fields"
 SYNTAX = "not valid JSON"
+EXAMPLE = "not a tf.Example"
 TYPE = "value of another type"
 NO_LABEL = "no label"
 NO_TIME = "no event time"

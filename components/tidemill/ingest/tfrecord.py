@@ -14,7 +14,7 @@ from tfx_bsl.cc.tfx_bsl_extension.coders import ExamplesToRecordBatchDecoder
 
 from tidemill.errors import DataError
 from tidemill.ingest.blocks import Block, Types, natural, typed
-from tidemill.ingest.quarantine import SYNTAX, Fault
+from tidemill.ingest.quarantine import EXAMPLE, Fault
 from tidemill.ingest.sources import SourceFile
 
 _RECORDS = 65_536
@@ -93,7 +93,7 @@ def _parse(file: str, records: list[bytes], first: int) -> Block:
                 decoder.DecodeBatch([record])
                 good.append(i)
             except RuntimeError as error:
-                faults.append(Fault.of_bytes(file, first + i, SYNTAX, f"not a tf.Example: {error}", record))
+                faults.append(Fault.of_bytes(file, first + i, EXAMPLE, str(error), record))
         records, lines = [records[i] for i in good], lines[good]
         try:
             decoded = decoder.DecodeBatch(records)

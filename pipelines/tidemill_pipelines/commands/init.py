@@ -176,7 +176,8 @@ def _name(text: str) -> str:
 def _flow(value: Any) -> str:
     """Returns YAML on one line, fit to stand inside other flow collections."""
     text = yaml.safe_dump([value], default_flow_style=True, allow_unicode=True, width=10**6, sort_keys=False)
-    return text.strip()[1:-1]
+    # PyYAML breaks the line at a newline inside a string, which no key may have; JSON escapes it, and is YAML too.
+    return text.strip()[1:-1] if "\n" not in text.strip() else json.dumps(value, ensure_ascii=False)
 
 
 def _plain(text: str) -> str:
