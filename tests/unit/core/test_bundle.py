@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tidemill.bundle import open_bundle, pack
+from tidemill.bundle import VIEWS, open_bundle, pack, pack_views
 from tidemill.errors import PlatformError, ProblemError, UserCodeError
 from tidemill.problem import load_problem
 
@@ -165,3 +165,54 @@ def test_two_bundles_with_modules_of_one_name_give_each_its_own(tmp_path):
         pack_at(problem_dir(tmp_path / "b", **{"prep.py": "def preprocessing_fn(i):\n    return 2\n"}), tmp_path)
     )
     assert (one.user_function("prep:preprocessing_fn")(0), two.user_function("prep:preprocessing_fn")(0)) == (1, 2)
+
+
+WITH_EVERYTHING = (
+    PROBLEM
+    + """\
+training: {max_epochs: 2}
+threshold: 0.4
+baseline: mean
+ingest: {source: table.csv}
+gates: {data: {min_rows: 10}, quality: [{metric: mae, max: 9}], serving: {rows: 9}}
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("override", "renewed"),
+    [
+        ({"gates.quality": "[{metric: mae, max: 8}]"}, {"whole"}),
+        ({"gates.serving.p99_ms": "9"}, {"whole"}),
+        ({"baseline": "null"}, {"whole"}),
+        ({"threshold": "0.6"}, {"model", "whole"}),
+        ({"training.max_epochs": "3"}, {"model", "whole"}),
+        ({"gates.data.min_rows": "20"}, {"data", "whole"}),
+        ({"split.seed": "1"}, {"data", "features", "model", "whole"}),
+        ({"features.z": "categorical"}, {"data", "features", "model", "whole"}),
+        ({"ingest.source": "other.csv"}, set()),
+    ],
+)
+def test_a_change_renews_the_views_that_it_concerns_and_no_other(tmp_path, override, renewed):
+    directory = problem_dir(tmp_path / "a", **{"problem.yaml": WITH_EVERYTHING})
+    before = pack_views(load_problem(directory), directory, tmp_path / "out")
+    after = pack_views(load_problem(directory, override), directory, tmp_path / "out")
+    assert {view for view in VIEWS if before[view].name != after[view].name} == renewed
+
+
+def test_user_code_concerns_every_view_but_that_of_the_data(tmp_path):
+    one = problem_dir(tmp_path / "a", **{"problem.yaml": WITH_EVERYTHING})
+    two = problem_dir(tmp_path / "b", **{"problem.yaml": WITH_EVERYTHING, "prep_parts.py": "# other\n"})
+    before, after = (pack_views(load_problem(d), d, tmp_path / "out") for d in (one, two))
+    assert {view for view in VIEWS if before[view].name != after[view].name} == {"features", "model", "whole"}
+
+
+def test_every_view_opens_as_a_problem_without_what_it_leaves_out(tmp_path):
+    directory = problem_dir(tmp_path / "a", **{"problem.yaml": WITH_EVERYTHING})
+    views = {v: open_bundle(p).problem for v, p in pack_views(load_problem(directory), directory, tmp_path).items()}
+    assert views["whole"].gates.quality[0].max == 9
+    assert views["data"].gates.data.min_rows == 10
+    assert views["data"].gates.quality == views["features"].gates.quality == views["model"].gates.quality == ()
+    assert views["features"].training == views["data"].training != views["model"].training
+    assert views["data"].user_code.preprocessing is None
+    assert {problem.ingest.source for problem in views.values()} == {None}
