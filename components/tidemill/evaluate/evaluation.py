@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from tidemill.artifacts import MODEL_MANIFEST, ExamplesManifest, ModelManifest, parts
 from tidemill.bundle import EVAL_CONFIG_FILE, Bundle
 from tidemill.decisions import Decision
+from tidemill.errors import DataError
 from tidemill.evaluate import outputs
 from tidemill.evaluate.baselines import comparable_metrics, constant_answer
 from tidemill.evaluate.binary import BinaryCells, binary_metrics, histogram_of, moments_of
@@ -69,6 +70,10 @@ class Inputs:
         reader = LabelReader.of(problem, ExamplesManifest.read(examples))
         files = split_parts(examples)
         candidate = ModelManifest.read(model)
+        if candidate.classes != reader.classes:
+            raise DataError(
+                "model", f"must know the classes {reader.classes}", f"{candidate.classes}", "train it again"
+            )
         current = ModelManifest.read(champion) if (champion / MODEL_MANIFEST).is_file() else None
         directories = {CANDIDATE: str(model)}
         if current and not not_comparable(candidate, current) and current.digest != candidate.digest:
@@ -107,7 +112,7 @@ class Inputs:
         score_name = SCORES[self.problem.task]
         predict = PredictParts(self.reader, self.plan, self.directories, self.constants, str(predictions), score_name)
         sizes = [len(key.names) for key in self.plan.keys]
-        with tempfile.TemporaryDirectory(dir=predictions.parent, prefix=".counts.") as scratch:
+        with tempfile.TemporaryDirectory(dir=predictions) as scratch:
             return score(self.files, predict, self.cells(), sizes, Path(scratch))
 
     def estimates(self, counts: Counts, model: str) -> Estimates:

@@ -105,9 +105,12 @@ class Judge:
 
     def _implied_baseline(self) -> Iterator[Check]:
         rule = self.problem.baseline
-        if rule is None or any(limit.min_better_than_baseline is not None for limit in self.problem.gates.quality):
+        if rule is None:
             return
-        yield self._against(DECIDING_METRIC[rule], 0, None, self.baseline, 0.0)
+        name = DECIDING_METRIC[rule]
+        own = [limit for limit in self.problem.gates.quality if limit.min_better_than_baseline is not None]
+        if not any(limit.metric == name and limit.slices == "overall" for limit in own):
+            yield self._against(name, 0, None, self.baseline, 0.0)
 
     def _bound(self, limit: QualityLimit, number: int, sign: str, bound: float) -> Check:
         metric = find_metric(self.problem.task, limit.metric)
@@ -133,11 +136,21 @@ class Judge:
         theirs = float(rival.estimates.values[name][number])
         gain = metric.badness(theirs) - metric.badness(value)
         holds = gain > 0 if kind == "baseline" and limit is None else gain >= margin
-        paired = compare(self.candidate, rival.estimates)
+        paired = compare(self.candidate.only((name,)), rival.estimates.only((name,)))
         spread = _interval(float(paired.low[name][number]), float(paired.high[name][number]))
-        rule = f"{rival.name} has {_show(theirs)} on the same rows (difference {_show(value - theirs, '+')}{spread}); "
+        shown = f"{rival.name} has {_show(theirs)} on the same rows (difference {_show(value - theirs, '+')}{spread})"
+        rule = f"{shown}; {expected} is required"
         return self._check(
-            check_name, number, limit, metric, value, holds, expected, margin, f"{rule}{expected} is required", gain
+            check_name,
+            number,
+            limit,
+            metric,
+            value,
+            holds,
+            expected,
+            abs(margin),
+            f"{rule}{expected} is required",
+            gain,
         )
 
     def _check(

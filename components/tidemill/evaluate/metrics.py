@@ -143,7 +143,10 @@ def estimate(task: str, point: Computed, replicated: Computed) -> Estimates:
         elif name in point.sizes:
             low[name], high[name] = wilson(value, point.sizes[name])
         else:
-            low[name], high[name] = bootstrap(value, replicated.values[name], (metric.low, metric.high))
+            below, above = bootstrap(value, replicated.values[name], (metric.low, metric.high))
+            # A few rows in perfect order are so in every replicate too: that is no certainty, but no knowledge.
+            stuck = (below == above) & ((value == metric.low) | (value == metric.high))
+            low[name], high[name] = np.where(stuck, np.nan, below), np.where(stuck, np.nan, above)
     return Estimates(point.values, low, high, replicated.values)
 
 

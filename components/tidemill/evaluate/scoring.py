@@ -44,12 +44,15 @@ def split_parts(examples: Path) -> list[Part]:
     """Returns the files of the test split in their order.
 
     Raises:
-        DataError: if the split has no row.
+        DataError: if the split has no row, or a file of it is damaged.
     """
     found, rows = [], 0
     for path in parts(examples, "test"):
         found.append(Part(str(path), rows))
-        rows += pq.read_metadata(path).num_rows
+        try:
+            rows += pq.read_metadata(path).num_rows
+        except pa.ArrowInvalid as error:
+            raise DataError(str(path), "is not a whole Parquet file", str(error), "ingest the data again") from error
     if not rows:
         raise DataError(
             str(examples / "test"), "the test split has no row", remedy="give `split.test` a larger share of the data"

@@ -83,6 +83,17 @@ def test_replicates_vary_as_much_as_theory_says() -> None:
     assert resampled.values["auc"][:, 0].mean() == pytest.approx(float(point.values["auc"][0]), abs=0.01)
 
 
+def test_a_perfect_score_on_few_rows_has_no_interval_rather_than_one_without_width() -> None:
+    probability = np.asarray([0.1, 0.2, 0.8, 0.9], np.float32)
+    codes = [np.zeros(4, np.int64), np.zeros(4, np.int64)]
+    labels = np.asarray([0.0, 0, 1, 1])
+    counts = counted(Scored(0, labels, np.ones(4), codes, {"candidate": probability}))
+    found = estimate("binary_classification", *binary_metrics(counts, "candidate"))
+    assert found.values["auc"][0] == 1
+    assert np.isnan([found.low["auc"][0], found.high["auc"][0]]).all()
+    assert found.low["accuracy"][0] < 1
+
+
 def test_an_answer_that_is_not_a_number_makes_its_slices_undefined_and_no_others() -> None:
     one = batch(3, 300)
     spoilt = one.outputs["candidate"].copy()

@@ -213,6 +213,7 @@ def test_a_model_no_better_than_its_baseline_is_refused(stage: Stage, model_of: 
     assert not stage(model=model_of(BINARY, noise=9.0), baseline="prior").passed
     quality = [{"metric": "accuracy", "min_better_than_baseline": 0.4}]
     assert not stage(baseline="majority", gates={"quality": quality}).passed
+    assert len(stage.decision.checks) == 1  # the problem's own limit takes the place of the implied one
     assert "at least 0.4 better than the rule `majority`" in stage.decision.refusals[0].expected
 
 
@@ -293,6 +294,43 @@ def test_a_test_split_without_rows_is_an_error(stage: Stage, tmp_path: Path, exa
     with pytest.raises(DataError, match="the test split has no row"):
         stage(examples=examples)
     assert not (stage.scratch / "blessing").exists()
+
+
+def test_a_truncated_file_is_an_error_that_names_it(stage: Stage, tmp_path: Path, examples_of: Any) -> None:
+    examples = tmp_path / "examples"
+    shutil.copytree(examples_of(BINARY), examples)
+    path = parts(examples, "test")[1]
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"part-00001.parquet: is not a whole Parquet file"):
+        stage(examples=examples)
+
+
+def test_a_model_of_other_classes_than_the_datas_is_an_error(
+    stage: Stage, tmp_path: Path, model_of: Callable[..., Path]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(model_of(BINARY), other)
+    manifest = json.loads((other / "model.json").read_text())
+    (other / "model.json").write_text(json.dumps({**manifest, "classes": ["yes", "no"]}))
+    with pytest.raises(DataError, match="must know the classes"):
+        stage(model=other)
+
+
+def test_what_a_killed_run_left_is_cleared_and_a_failed_one_changes_nothing(
+    stage: Stage, tmp_path: Path, model_of: Callable[..., Path]
+) -> None:
+    (tmp_path / ".predictions.0123abcd.partial").mkdir()
+    (tmp_path / ".predictions.0123abcd.partial" / "part-00000.parquet").write_text("half")
+    stage()
+    assert not list(tmp_path.glob(".*"))
+    before = (tmp_path / "blessing" / "blessing.json").read_bytes()
+    broken = tmp_path / "broken"
+    shutil.copytree(model_of(BINARY), broken)
+    (broken / "saved_model" / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(Exception, match=r"(?i)saved.?model"):
+        stage(model=broken)
+    assert (tmp_path / "blessing" / "blessing.json").read_bytes() == before
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize("value", [None, "perhaps"])

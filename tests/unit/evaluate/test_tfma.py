@@ -24,12 +24,13 @@ from tidemill.beam import pipeline_options
 from tidemill.evaluate.run import run
 from tidemill.evaluate.slices import plan_slices
 
-CASES = [
-    ("binary_classification", None),
-    ("binary_classification", "weight"),
-    ("multiclass_classification", "weight"),
-    ("regression", "weight"),
-]
+CROSSED: list[Any] = [["sex", "colour"], "age"]
+SENSITIVE: dict[tuple[str, str | None], list[Any]] = {
+    ("binary_classification", None): CROSSED,
+    ("binary_classification", "weight"): ["sex", "colour", *CROSSED],
+    ("multiclass_classification", "weight"): CROSSED,
+    ("regression", "weight"): CROSSED,
+}
 SCORE = {"binary_classification": "probability", "multiclass_classification": "probabilities", "regression": "value"}
 CLASSES = {"binary_classification": ["no", "yes"], "multiclass_classification": ["a", "b", "c", "d"], "regression": []}
 
@@ -41,7 +42,7 @@ class Evaluated:
     rows: pd.DataFrame
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1] or 'unweighted'}")
+@pytest.fixture(scope="module", params=SENSITIVE, ids=lambda case: f"{case[0]}-{case[1] or 'unweighted'}")
 def evaluated(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
@@ -54,7 +55,7 @@ def evaluated(
     directory = tmp_path_factory.mktemp("evaluated")
     examples = examples_of(task)
     run(
-        bundle_of(problem_of(task, weight=weight)),
+        bundle_of(problem_of(task, weight=weight, sensitive=SENSITIVE[task, weight])),
         examples,
         model_of(task),
         directory / "no-champion",
