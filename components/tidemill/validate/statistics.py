@@ -7,7 +7,6 @@ are divided over forked processes; the result doesn't depend on how many there a
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,12 +25,13 @@ from tfx_bsl.arrow import table_util
 from tidemill.artifacts import parts
 from tidemill.errors import PlatformError
 from tidemill.validate.cells import Cell, SliceKey, SlicePlan, plan_slices
+from tidemill.validate.forked import Forked
 
 Statistics: TypeAlias = statistics_pb2.DatasetFeatureStatisticsList
 
 BATCH_ROWS = 65_536
 _BUFFER_ROWS = 2 * BATCH_ROWS  # held back over all cells of a split; bounds memory whatever the number of cells
-_ROWS_WORTH_A_FORK = 200_000
+_ROWS_WORTH_A_FORK = 5_000
 _HISTOGRAM_BUCKETS = 20
 _SLICE_HISTOGRAM_BUCKETS = 10  # histograms are what extraction spends its time on, and slices are many
 QUANTILES = 20  # see distances.py: with fewer, the tails blur what is compared
@@ -106,12 +106,7 @@ def describe(
         processes = 1 if sum(rows.values()) < _ROWS_WORTH_A_FORK else min(2, len(os.sched_getaffinity(0)))
     groups = _column_groups(columns, processes)
     work = [_Work(examples, tuple(rows), group, plan, tuple(categorical)) for group in groups]
-    if len(work) == 1:
-        results = [_count(work[0])]
-    else:
-        # Forked, because a fresh interpreter would import TFDV for seconds again. No Arrow thread runs here yet.
-        with multiprocessing.get_context("fork").Pool(len(work)) as pool:
-            results = pool.map(_count, work, chunksize=1)
+    results = _count_all(work)
     splits = {split: _join([result[split] for result in results], tuple(columns)) for split in rows}
     for split, expected in rows.items():
         if (got := splits[split].whole.datasets[0].num_examples) != expected:
@@ -182,6 +177,16 @@ class _Accumulation:
                 for i, generator in enumerate(self._generators):
                     self.accumulators[i] = generator.add_input(self.accumulators[i], listed)
         self._held, self.held_rows = [], 0
+
+
+def _count_all(work: Sequence[_Work]) -> list[dict[str, tuple[bytes, dict[SliceKey, bytes]]]]:
+    """Does the first work here and each of the others in a process beside."""
+    others = [Forked(_count, other) for other in work[1:]]
+    try:
+        return [_count(work[0]), *(other.result() for other in others)]
+    finally:
+        for other in others:
+            other.abandon()
 
 
 def _count(work: _Work) -> dict[str, tuple[bytes, dict[SliceKey, bytes]]]:

@@ -162,12 +162,14 @@ def test_a_split_without_rows_is_described_as_such(make_examples: Any) -> None:
     assert [dataset.num_examples for dataset in empty] == [0]
 
 
-def test_a_truncated_file_is_named(make_examples: Any) -> None:
-    examples = make_examples({split: {"age": pa.array(range(1000))} for split in ("train", "eval", "test")})
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_truncated_file_is_named(make_examples: Any, processes: int) -> None:
+    columns = {name: pa.array(range(1000)) for name in ("age", "height")}
+    examples = make_examples(dict.fromkeys(("train", "eval", "test"), columns))
     part = examples.directory / "eval" / "part-00000.parquet"
     part.write_bytes(part.read_bytes()[:-50])
     with pytest.raises(PlatformError, match=r"eval/part-00000\.parquet: cannot be read as Parquet"):
-        description(examples, categorical=())
+        description(examples, categorical=(), processes=processes)
 
 
 def test_files_that_lack_rows_of_the_manifest_are_refused(make_examples: Any) -> None:
