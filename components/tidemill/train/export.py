@@ -6,6 +6,7 @@ file: TensorFlow refuses to trace arguments with many names that columns have (b
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -46,8 +47,12 @@ class ServedModel(tf.Module):
         super().__init__(name="served_model")
         self._transform = transform
         self._described: TransformedFeatures = transform.described
-        self._model = model
         self._problem = problem
+        # What an attribute refers to is saved. Of the model that is its weights and its layers' tables; the optimizer
+        # and the metrics would treble the file.
+        self._weights = [variable.value for variable in model.variables]
+        self._layers = model.layers
+        self._predict = functools.partial(call_model, model, training=False)
 
     def save(self, path: Path) -> None:
         """Writes the SavedModel with its three signatures."""
@@ -71,7 +76,7 @@ class ServedModel(tf.Module):
         (path / "fingerprint.pb").unlink()
 
     def _answer(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        output = tf.cast(call_model(self._model, self._transform(raw), training=False), tf.float32)
+        output = tf.cast(self._predict(self._transform(raw)), tf.float32)
         if self._problem.task == "regression":
             return {"value": output[:, 0]}
         classes = tf.constant(self._described.classes)

@@ -36,7 +36,9 @@ def build_model(bundle: Bundle, context: TrainContext) -> keras.Model:
 
 
 @contextmanager
-def blamed(reference: str | None, directory: Path, what: str, errors: type[Exception] = Exception) -> Iterator[None]:
+def blamed(
+    reference: str | None, directory: Path, what: str, errors: type[Exception] | tuple[type[Exception], ...] = Exception
+) -> Iterator[None]:
     """Turns exceptions into errors of the user's code, with its file and line where it is in the trace.
 
     Args:

@@ -122,7 +122,10 @@ def run(
         progress = trainer.fit()
 
     begun = time.monotonic()
-    _export(Path(model), opened, trained, transform_graph, lineage)
+    with blamed(
+        reference, opened.directory, "made a model that can't be exported", (AssertionError, TypeError, ValueError)
+    ):
+        _export(Path(model), opened, trained, transform_graph, lineage)
     export_s = time.monotonic() - begun
     with replaced_directory(Path(history)) as partial:
         if _model_name(opened) == "linear":

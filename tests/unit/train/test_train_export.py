@@ -160,6 +160,8 @@ def test_columns_may_have_any_name(tmp_path):
             return raw
 
     class Model(tf.Module):
+        layers = ()
+
         def call(self, inputs):
             return self(inputs)
 

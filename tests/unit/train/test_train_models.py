@@ -131,6 +131,18 @@ def test_ids_beyond_an_embedding_are_the_users_fault_too(make_inputs):
         run(**inputs.arguments("run"))
 
 
+def test_a_table_that_no_layer_holds_is_told_at_export(make_inputs):
+    body = SUBCLASSED.replace(
+        "self.dense = ",
+        "self.table = [tf.lookup.StaticHashTable(\n"
+        "                tf.lookup.KeyValueTensorInitializer([0], [0.0], tf.int64), -1.0)]\n            self.dense = ",
+    )
+    body = body.replace('inputs["hours-per-week"]', 'self.table[0].lookup(inputs["1st color"])')
+    inputs = make_inputs(model="import tensorflow as tf" + HEAD + body + COMPILED, training={"max_epochs": 1})
+    with pytest.raises(UserCodeError, match=r"made a model that can't be exported .got AssertionError: Tried"):
+        run(**inputs.arguments("run"))
+
+
 @pytest.mark.parametrize("architecture", ["wide_and_deep", "linear"])
 def test_default_models_take_features_of_any_name(architecture):
     """Names of their own layers, of Keras's operations, and what Keras refuses as a name."""
