@@ -68,9 +68,11 @@ def analyse(
         temporary: a directory that workers reach, too; may be removed afterwards.
         beam_runner: see ``tidemill.beam``.
     """
+    # Inferring types takes a fifteenth of a small run, and the pipeline is the same in every run.
+    options = pipeline_options(beam_runner, ["--no_pipeline_type_check"])
     # Deep copies make each of several analysis phases read again; without them Beam would hold the rows in between.
     context = tft_beam.Context(temp_dir=str(temporary), force_tf_compat_v1=False, use_deep_copy_optimization=True)
-    with context, beam.Pipeline(options=pipeline_options(beam_runner)) as pipeline:
+    with context, beam.Pipeline(options=options) as pipeline:
         batches = pipeline | "Read" >> ReadParquet(parts(examples, "train"), raw)
         transform_fn = (batches, tensor_adapter_config(raw)) | "Analyse" >> tft_beam.AnalyzeDataset(preprocessing)
         _ = transform_fn | "Write" >> tft_beam.WriteTransformFn(str(transform_graph))

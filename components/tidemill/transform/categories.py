@@ -9,21 +9,20 @@ import tensorflow as tf
 import tensorflow_transform as tft
 
 from tidemill.features import Categorical, Text
-from tidemill.transform.columns import tokens
 from tidemill.transform.vocabularies import VocabularySpec, analyse_vocabularies
 
 _SEPARATOR: Final = "\x1f"  # ASCII's unit separator: ("a", "bc") and ("ab", "c") must not be one value
 
 
 def encode(
-    inputs: Mapping[str, tf.SparseTensor],
+    texts: Mapping[str, tf.Tensor],
     features: Mapping[str, tuple[str, Categorical | Text]],
     files: Mapping[str, str],
 ) -> dict[str, tf.Tensor]:
     """Maps tokens to ids by vocabularies of the training split.
 
     Args:
-        inputs: the raw columns.
+        texts: tokens by column, string [batch] each; see ``columns.tokens``.
         features: column and feature by the feature's name.
         files: the vocabulary's file by the feature's name.
 
@@ -34,7 +33,7 @@ def encode(
     if not features:
         return {}
     found = {
-        name: words(inputs[column], feature.max_words) if isinstance(feature, Text) else tokens(inputs[column])
+        name: words(texts[column], feature.max_words) if isinstance(feature, Text) else texts[column]
         for name, (column, feature) in features.items()
     }
     specs = [_spec(feature, files[name]) for name, (_, feature) in features.items()]
@@ -58,13 +57,12 @@ def _look_up(found: tf.Tensor | tf.RaggedTensor, path: tf.Tensor, feature: Categ
     return tf.ensure_shape(ids, [None])
 
 
-def words(column: tf.SparseTensor, max_words: int) -> tf.RaggedTensor:
+def words(texts: tf.Tensor, max_words: int) -> tf.RaggedTensor:
     """Returns the first lower-cased words of each text [batch, None]; a word is a run of letters and digits."""
-    texts = tf.strings.lower(tokens(column), encoding="utf-8")
-    return tf.strings.split(tf.strings.regex_replace(texts, r"[^\p{L}\p{N}]+", " "))[:, :max_words]
+    lower = tf.strings.lower(texts, encoding="utf-8")
+    return tf.strings.split(tf.strings.regex_replace(lower, r"[^\p{L}\p{N}]+", " "))[:, :max_words]
 
 
-def cross(columns: Sequence[tf.SparseTensor], hash_buckets: int) -> tf.Tensor:
-    """Hashes the combination of columns of any dtype to int64 [batch]; a missing value is a value like any other."""
-    joined = tf.strings.join([tokens(column) for column in columns], _SEPARATOR)
-    return tf.strings.to_hash_bucket_fast(joined, hash_buckets)
+def cross(texts: Sequence[tf.Tensor], hash_buckets: int) -> tf.Tensor:
+    """Hashes the combination of tokens [batch] to int64 [batch]; a missing value is a value like any other."""
+    return tf.strings.to_hash_bucket_fast(tf.strings.join(texts, _SEPARATOR), hash_buckets)

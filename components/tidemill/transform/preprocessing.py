@@ -18,7 +18,7 @@ from tidemill.errors import DataError, UserCodeError
 from tidemill.features import Bucketized, Categorical, Crossed, Date, Feature, Numeric, Text, source_columns
 from tidemill.problem import Problem
 from tidemill.transform import categories, dates, scaling
-from tidemill.transform.columns import Presence, numbers
+from tidemill.transform.columns import Presence, numbers, tokens
 from tidemill.transform.features import FeatureKind, RawType, TransformedFeature
 from tidemill.transform.graph import TRANSFORM_FN
 from tidemill.transform.vocabularies import read_vocabulary
@@ -58,11 +58,18 @@ class DefaultPreprocessing(Preprocessing):
             _check_type(name, feature, raw, presence)
 
     def __call__(self, inputs: Inputs) -> Outputs:
-        ids = categories.encode(inputs, self._of(Categorical, Text), self._files)
-        scaled = self._numeric(inputs)
-        buckets = self._bucketized(inputs)
+        # Each column is read once, however many features it has a part in: tracing is what a small run waits for.
+        texts = {column: tokens(inputs[column]) for column in self._columns(Categorical, Text, Crossed)}
+        values = {
+            column: numbers(inputs[column])
+            for column in self._columns(Numeric, Bucketized)
+            if not self._presence[column].all_missing
+        }
+        ids = categories.encode(texts, self._of(Categorical, Text), self._files)
+        scaled = self._numeric(inputs, values)
+        buckets = self._bucketized(inputs, values)
         crossed = {
-            name: categories.cross([inputs[column] for column in feature.of], feature.hash_buckets)
+            name: categories.cross([texts[column] for column in feature.of], feature.hash_buckets)
             for name, feature in self._features.items()
             if isinstance(feature, Crossed)
         }
@@ -94,24 +101,27 @@ class DefaultPreprocessing(Preprocessing):
             if isinstance(feature, kinds)
         }
 
-    def _numeric(self, inputs: Inputs) -> Outputs:
-        features = self._of(Numeric)
+    def _columns(self, *kinds: type) -> tuple[str, ...]:
+        columns = [c for n, f in self._features.items() if isinstance(f, kinds) for c in source_columns(n, f)]
+        return tuple(dict.fromkeys(columns))
+
+    def _numeric(self, inputs: Inputs, values: Mapping[str, tf.Tensor]) -> Outputs:
         known, outputs = {}, {}
-        for name, (column, _) in features.items():
-            if self._presence[column].all_missing:
+        for name, (column, _) in self._of(Numeric).items():
+            if column not in values:
                 outputs[name], outputs[_flag(name)] = _filled(inputs[column], 0.0), _filled(inputs[column], 1.0)
                 continue
-            known[name] = numbers(inputs[column])
+            known[name] = values[column]
             if self._presence[column].some_missing:
-                outputs[_flag(name)] = tf.cast(tf.math.is_nan(known[name]), tf.float32)
-        return outputs | scaling.scale(known, {name: feature for name, (_, feature) in features.items()})
+                outputs[_flag(name)] = tf.cast(tf.math.is_nan(values[column]), tf.float32)
+        return outputs | scaling.scale(known, {name: feature for name, (_, feature) in self._of(Numeric).items()})
 
-    def _bucketized(self, inputs: Inputs) -> Outputs:
+    def _bucketized(self, inputs: Inputs, values: Mapping[str, tf.Tensor]) -> Outputs:
         features = self._of(Bucketized)
-        empty = {name: column for name, (column, _) in features.items() if self._presence[column].all_missing}
-        known = {name: numbers(inputs[column]) for name, (column, _) in features.items() if name not in empty}
+        known = {name: values[column] for name, (column, _) in features.items() if column in values}
         outputs = scaling.bucketize(known, {name: feature for name, (_, feature) in features.items()})
-        return outputs | {name: _filled(inputs[column], tf.constant(0, tf.int64)) for name, column in empty.items()}
+        zero = tf.constant(0, tf.int64)
+        return outputs | {n: _filled(inputs[c], zero) for n, (c, _) in features.items() if c not in values}
 
 
 def _column(name: str, feature: Feature) -> str:

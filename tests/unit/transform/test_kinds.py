@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+
+from tidemill.transform.run import run
 
 LN2 = math.log(2)
 
@@ -129,3 +133,36 @@ def test_crossed_columns_hash_alike_when_all_of_them_agree(stage):
 def test_label_and_weight(stage):
     assert stage.column("train", "__label__") == [1, 0] * 4
     assert stage.column("eval", "__weight__") == [0.5, 0, 1]
+
+
+MANY = """
+name: many
+task: regression
+label: {column: y}
+features:
+  x: numeric
+  b: {kind: bucketized, column: x}
+"""
+
+
+def test_over_many_batches_the_figures_are_numpys(make_inputs, tmp_path):
+    """Also more rows than a row group holds, and several files."""
+    values = np.random.default_rng(0).lognormal(size=70_000)
+    values[::10] = np.nan
+    columns = {name: ("float64", {"train": data}) for name, data in (("x", values), ("y", np.zeros(len(values))))}
+    inputs = make_inputs(MANY, columns, ())
+    pq.write_table(
+        pq.read_table(inputs.examples / "train" / "part-00000.parquet"),
+        inputs.examples / "train" / "part-00001.parquet",
+    )
+    report = run(inputs.bundle, inputs.examples, inputs.schema, tmp_path / "g", tmp_path / "t")
+    assert report.rows == {"train": 140_000}
+    assert pq.read_metadata(tmp_path / "t" / "train" / "part-00000.parquet").num_row_groups == 2
+    table = pq.read_table(tmp_path / "t" / "train" / "part-00001.parquet")
+    there = ~np.isnan(values)
+    expected = (values[there].astype(np.float32) - values[there].mean()) / values[there].std()
+    np.testing.assert_allclose(table["x"].to_numpy()[there], expected, atol=1e-5)
+    assert (table["x"].to_numpy()[~there] == 0).all()
+    shares = np.bincount(table["b"].to_numpy(), minlength=11) / len(values)
+    assert shares[0] == pytest.approx(0.1), "the missing"
+    np.testing.assert_allclose(shares[1:], 0.09, atol=0.01 * 0.9)
