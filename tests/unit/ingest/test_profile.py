@@ -89,7 +89,7 @@ def noisy(seed: int = 0) -> tuple[np.ndarray, np.random.Generator]:
 def test_a_column_that_gives_the_label_away_is_measured_so():
     signal, random = noisy()
     for target in (pa.array(signal > 0).cast("int64"), pa.array(signal), pa.array(np.digitize(signal, [-1, 1]))):
-        assert predictability(pa.array(signal), target) > 0.97
+        assert predictability(pa.array(signal), target) > 0.95
         assert predictability(pa.array(random.normal(size=N)), target) < 0.1
         assert 0.1 < predictability(pa.array(signal + 2 * random.normal(size=N)), target) < 0.7
 
