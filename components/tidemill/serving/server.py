@@ -36,18 +36,18 @@ def serve(settings: Settings) -> int:
         PlatformError: if the address cannot be bound, or the model not be copied.
     """
     logs.set_up()
-    listening = _bind(settings)
-    if settings.lock_fd is not None:
-        os.set_inheritable(settings.lock_fd, False)
-    if settings.state_file is not None:
-        _write_state(settings, listening)
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(ModelServer(settings).run(listening))
-        return 0
-    finally:
+    with _bind(settings) as listening:
+        if settings.lock_fd is not None:
+            os.set_inheritable(settings.lock_fd, False)
         if settings.state_file is not None:
-            settings.state_file.unlink(missing_ok=True)
+            _write_state(settings, listening)
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(ModelServer(settings).run(listening))
+        finally:
+            if settings.state_file is not None:
+                settings.state_file.unlink(missing_ok=True)
+    return 0
 
 
 def _bind(settings: Settings) -> socket.socket:

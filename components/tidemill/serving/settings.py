@@ -31,7 +31,7 @@ class Settings:
         batch_sizes: rows that a TensorFlow call is padded to; the last is the largest call.
         workers: TensorFlow calls at the same time.
         max_queued_rows: rows that may wait; beyond, requests are refused with 503.
-        max_rows: rows of one request.
+        max_rows: rows of one request; all others wait while they are answered.
         max_body_bytes: size of one request.
         body_timeout_s: seconds that a client has to send its request.
         drain_grace_s: seconds to refuse with 503 before the port is closed, so that load balancers notice.
@@ -53,7 +53,7 @@ class Settings:
     batch_sizes: tuple[int, ...] = BATCH_SIZES
     workers: int = 1
     max_queued_rows: int = 4096
-    max_rows: int = 8192
+    max_rows: int = 2048
     max_body_bytes: int = 4 << 20
     body_timeout_s: float = 30.0
     drain_grace_s: float = 0.0

@@ -48,6 +48,8 @@ def up(
     endpoint.up(layout.registry, interpreter("serving"), port)
     endpoint.wait_until_answers(champion)
     _show([endpoint.status()], json_output)
+    if not json_output:
+        out.print(f"asked at {endpoint.status().predict_url}", soft_wrap=True)
 
 
 @app.command()
@@ -133,7 +135,7 @@ def _show(statuses: list[EndpointStatus], json_output: bool) -> None:
         print_json([dataclasses.asdict(s) for s in statuses])
         return
     rows = [
-        (s.model, s.state, str(s.version or "–"), str(s.pid or "–"), s.predict_url or "–", _failed(s)) for s in statuses
+        (s.model, s.state, str(s.version or "–"), str(s.pid or "–"), s.address or "–", _failed(s)) for s in statuses
     ]
     print_table(("model", "state", "version", "pid", "address", ""), rows, "no endpoints")
 

@@ -67,7 +67,8 @@ def test_the_life_of_an_endpoint(runs_dir: Path) -> None:
     assert as_json("up", "toy", *at)[0]["pid"] == up["pid"]
     assert as_json("status", *at) == as_json("status", "toy", *at) == as_json("up", "toy", *at)
     row = invoke("status", *at).splitlines()[1].split()
-    assert row == ["toy", "ready", "2", str(up["pid"]), up["predict_url"]]
+    assert row == ["toy", "ready", "2", str(up["pid"]), up["address"]]
+    assert invoke("up", "toy", *at).splitlines()[-1] == f"asked at {up['predict_url']}"
 
     (line,) = invoke("predict", "toy", "--instance", '{"age": 0}', *at).splitlines()
     assert json.loads(line)["probability"] == pytest.approx(0.7310586, abs=1e-6)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import pytest
 
-from tidemill.errors import UsageError
+from tidemill.errors import DataError, PlatformError, UsageError
 from tidemill.serving.client import Client
+from tidemill.serving.server import serve
 from tidemill.serving.settings import Settings, read_settings
 
 PREDICT = "/v1/models/toy:predict"
@@ -131,23 +133,27 @@ def test_a_model_that_cannot_be_loaded_ends_the_process_with_the_users_exit_code
     assert "DataError: toy: cannot be served" in (tmp_path / "log").read_text()
 
 
-@pytest.mark.parametrize(("made", "said"), [(False, "expected a model artefact with model.json"), (True, "bound")])
-def test_what_cannot_be_served_is_told_before_tensorflow_is_imported(
-    models: list[Path], tmp_path: Path, made: bool, said: str, taken_port: Any
-) -> None:
-    uri = str(models[0]) if made else str(tmp_path / "nothing")
-    port = taken_port if made else 0
+def test_what_cannot_be_served_is_told_before_tensorflow_is_imported(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as log:
-        code = start(["--storage-uri", uri, "--port", str(port)], log).wait(30)
-    assert code == (5 if made else 4)
-    assert said in (tmp_path / "log").read_text()
+        assert start(["--storage-uri", str(tmp_path / "nothing"), "--port", "0"], log).wait(30) == 4
+    assert "expected a model artefact with model.json" in (tmp_path / "log").read_text()
+
+
+def test_a_port_that_is_taken_is_the_platforms_fault(models: list[Path], taken_port: int) -> None:
+    with pytest.raises(PlatformError, match=f"127.0.0.1:{taken_port}: cannot be bound"):
+        serve(Settings(storage_uri=str(models[0]), port=taken_port))
+
+
+def test_what_is_not_a_model_is_the_users_fault_and_leaves_no_state(tmp_path: Path) -> None:
+    state = tmp_path / "state.json"
+    with pytest.raises(DataError, match=r"expected a model artefact with model\.json"):
+        serve(Settings(storage_uri=str(tmp_path), port=0, state_file=state))
+    assert not state.exists()
 
 
 @pytest.fixture
 def taken_port() -> Iterator[int]:
     """A port that is taken."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         yield taken.getsockname()[1]
 

@@ -201,3 +201,39 @@ def test_a_model_whose_inputs_are_not_those_of_its_manifest_is_refused(damaged: 
     write_json(damaged / "model.json", {**manifest, "inputs": {"age": "float32"}})
     with pytest.raises(DataError, match=r"must be those of model\.json"):
         load(damaged)
+
+
+def test_a_model_must_have_a_default_signature_of_one_value_per_row(tmp_path: Path, damaged: Path) -> None:
+    import tensorflow as tf
+
+    class Other(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, name="age")])
+        def wide(self, age: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"value": tf.reduce_sum(age, 1)}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="age")])
+        def total(self, age: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"value": tf.reduce_sum(age)}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="age")])
+        def strict(self, age: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"value": tf.debugging.check_numerics(age, "missing")}
+
+    manifest = json.loads((damaged / "model.json").read_text())
+    write_json(damaged / "model.json", {**manifest, "inputs": {"age": "float32"}})
+
+    def exported(**signatures: Any) -> Path:
+        shutil.rmtree(damaged / "saved_model")
+        tf.saved_model.save(other, str(damaged / "saved_model"), signatures=signatures)
+        return damaged
+
+    other = Other()
+    with pytest.raises(DataError, match="needs a signature serving_default"):
+        load(exported(predict=other.total))
+    with pytest.raises(DataError, match=r"float32, int64 or string of shape \[None\]"):
+        load(exported(serving_default=other.wide))
+    with pytest.raises(DataError, match="output value: must have one entry per row"):
+        load(exported(serving_default=other.total)).warm_up((1, 2))
+    with pytest.raises(DataError, match="must answer a row whose features are all missing"):
+        load(exported(serving_default=other.strict)).warm_up((1, 2))
+    assert set(load(exported(serving_default=other.strict, wide=other.wide)).signatures) == {"serving_default"}
