@@ -12,6 +12,8 @@ from tidemill.problem import Problem
 from tidemill.validate.schema import SERVING, TRAINING
 
 Type = anomalies_pb2.AnomalyInfo.Type
+DATASET = "dataset"
+"""Stands for the column of what concerns the dataset as a whole."""
 _MISSING_COLUMN = {"SCHEMA_MISSING_COLUMN", "FEATURE_TYPE_NOT_PRESENT"}
 # A schema that was inferred from this very training split is no promise of anybody: that a smaller split has a
 # value or a gap that training had not is chance, and what is more than chance shows as skew.
@@ -29,7 +31,7 @@ class Anomaly:
     """One departure of a split from the schema.
 
     Attributes:
-        column: the column, or empty when the dataset as a whole is meant.
+        column: the column, or ``dataset`` when the whole is meant.
         type: TFDV's name for it, such as ``ENUM_TYPE_UNEXPECTED_STRING_VALUES``.
         split: train, eval or test.
         environment: TRAINING or SERVING.
@@ -99,7 +101,7 @@ def _validate(
     found = tfdv.validate_statistics(statistics, plain, environment)
     infos = [(".".join(info.path.step) or name, info) for name, info in found.anomaly_info.items()]
     if found.HasField("dataset_anomaly_info"):
-        infos.append(("", found.dataset_anomaly_info))
+        infos.append((DATASET, found.dataset_anomaly_info))
     return [
         Anomaly(
             column,

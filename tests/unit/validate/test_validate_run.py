@@ -179,6 +179,14 @@ def test_a_curated_schema_that_is_no_schema_is_the_users_fault(make_loans: Any) 
         make_loans(schema="features: [age]").validate()
 
 
+def test_a_curated_schema_can_ask_for_rows(make_loans: Any, curated: str) -> None:
+    loans = make_loans(schema=f"{curated}dataset_constraints {{ min_examples_count: 100000 }}")
+    assert not loans.validate().passed
+    messages = [check["message"] for check in loans.failed("schema.dataset_low_num_examples")]
+    assert len(messages) == 3
+    assert "gates.data.allow: [dataset:DATASET_LOW_NUM_EXAMPLES]" in messages[0]
+
+
 def test_too_few_rows_block(make_loans: Any) -> None:
     loans = make_loans(rows={"train": 30, "eval": 8, "test": 8})
     assert not loans.validate().passed
