@@ -17,6 +17,7 @@ import pytest
 from tidemill.artifacts import ModelManifest, parts
 from tidemill.decisions import Check, Decision, read_decision
 from tidemill.errors import DataError, ProblemError
+from tidemill.evaluate import scoring
 from tidemill.evaluate.run import EvaluationReport, run
 
 BINARY = "binary_classification"
@@ -83,6 +84,19 @@ def test_every_test_row_has_its_answer_in_its_place(stage: Stage, examples_of: C
     expected = 1 / (1 + np.exp(-2 * signal))
     assert answers.column("probability").to_numpy() == pytest.approx(expected.to_numpy(), abs=1e-5)
     assert [len(pq.read_table(file)) for file in files] == [1002, 999]
+
+
+def test_the_size_of_batches_changes_neither_answers_nor_metrics(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 rows at a time leave a last, partial batch in each file; no row may be dropped or misplaced."""
+    whole = stage(weight="weight").metrics
+    answers = pq.read_table(stage.scratch / "predictions")
+    monkeypatch.setattr(scoring, "BATCH_ROWS", 300)
+    monkeypatch.setattr(scoring, "_PREDICT_ROWS", 128)
+    assert stage(weight="weight").metrics == pytest.approx(whole, rel=1e-7)
+    again = pq.read_table(stage.scratch / "predictions")
+    assert again.column("row") == answers.column("row")
+    assert again.column("label") == answers.column("label")
+    assert again.column("probability").to_numpy() == pytest.approx(answers.column("probability").to_numpy(), abs=1e-6)
 
 
 @pytest.mark.parametrize("task", [BINARY, "multiclass_classification", "regression"])
