@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from tidemill.images import CONTROL
 from tidemill_pipelines.targets.local.processes import Processes
 
 
-def _command(body: str) -> list[str]:
+def _command(body: str, outputs: Path = Path("unused")) -> list[str]:
     script = 'printf "%s" "$0"; python3 -m kfp.dsl.executor_main "$@"'
     code = f"from kfp import dsl\n\ndef task():\n    {body}\n"
     return [
@@ -25,7 +26,7 @@ def _command(body: str) -> list[str]:
         script,
         code,
         "--executor_input",
-        '{"outputs": {"outputFile": "unused"}}',
+        json.dumps({"outputs": {"outputFile": str(outputs / "executor_output.json")}}),
         "--function_to_execute",
         "task",
     ]
@@ -70,6 +71,15 @@ def test_a_killed_runner_takes_its_working_task_along(tmp_path: Path) -> None:
     while _alive(task):
         assert time.monotonic() < deadline, "the task went on without its runner"
         time.sleep(0.05)
+
+
+def test_a_task_may_fork(tmp_path: Path) -> None:
+    """multiprocessing's children close standard input, which the task's process also watches."""
+    body = (
+        "import multiprocessing; child = multiprocessing.get_context('fork').Process(target=print); "
+        "child.start(); child.join(20); assert child.exitcode == 0"
+    )
+    assert Processes(tmp_path, {}).run("task", CONTROL, _command(body, tmp_path), {}).exit_code == 0
 
 
 def _alive(pid: int) -> bool:

@@ -31,7 +31,11 @@ def main() -> None:
         return
     task = json.loads(line)
     os.environ.update(task["environment"], TIDEMILL_PRELOAD_S=str(preload))
-    threading.Thread(target=_end_with_the_runner, daemon=True).start()
+    # The thread must not hold the lock of sys.stdin: a child that the task forks closes sys.stdin, and would wait.
+    pipe = os.dup(0)
+    with Path(os.devnull).open() as nothing:
+        os.dup2(nothing.fileno(), 0)
+    threading.Thread(target=_end_with_the_runner, args=(pipe,), daemon=True).start()
     with tempfile.TemporaryDirectory() as directory:
         program = Path(directory) / "ephemeral_component.py"
         program.write_text(task["code"], encoding="utf-8")
@@ -42,8 +46,9 @@ def main() -> None:
     os._exit(0)  # tearing TensorFlow and Beam down takes a second and does nothing for anyone
 
 
-def _end_with_the_runner() -> None:
-    sys.stdin.read()
+def _end_with_the_runner(pipe: int) -> None:
+    while os.read(pipe, 1):
+        pass
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
