@@ -77,7 +77,7 @@ def test_a_task_may_fork(tmp_path: Path) -> None:
     """multiprocessing's children close standard input, which the task's process also watches."""
     body = (
         "import multiprocessing; child = multiprocessing.get_context('fork').Process(target=print); "
-        "child.start(); child.join(20); assert child.exitcode == 0"
+        "child.start(); child.join(20); code = child.exitcode; child.kill(); assert code == 0"
     )
     assert Processes(tmp_path, {}).run("task", CONTROL, _command(body, tmp_path), {}).exit_code == 0
 
