@@ -38,16 +38,16 @@ test: setup ## Run every test, each in its environment, and check coverage (10 t
 	@$(BIN)/coverage report --include='components/*' --skip-covered --fail-under=90
 
 test-control: ## Run the tests of the control environment alone (commands, pipelines, reports, whole runs)
-	@$(BIN)/python $(PYTEST) $(CONTROL_TESTS)
+	@COVERAGE_FILE=.coverage.control $(BIN)/python $(PYTEST) $(CONTROL_TESTS)
 
 test-validation: ## Run the tests of the validation environment alone
-	@.venvs/validation/bin/python $(PYTEST) $(VALIDATION_TESTS)
+	@COVERAGE_FILE=.coverage.validation .venvs/validation/bin/python $(PYTEST) $(VALIDATION_TESTS)
 
 test-tensorflow: ## Run the tests of the tensorflow environment alone
-	@.venvs/tensorflow/bin/python $(PYTEST) $(TENSORFLOW_TESTS)
+	@COVERAGE_FILE=.coverage.tensorflow .venvs/tensorflow/bin/python $(PYTEST) $(TENSORFLOW_TESTS)
 
 test-serving: ## Run the tests of the serving environment alone
-	@.venvs/serving/bin/python $(PYTEST) $(SERVING_TESTS)
+	@COVERAGE_FILE=.coverage.serving .venvs/serving/bin/python $(PYTEST) $(SERVING_TESTS)
 
 lint: setup ## Check format, lint rules, types and the architecture
 	@$(BIN)/ruff format --check
