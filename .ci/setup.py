@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = {
     "control": ("--group", "test", "--group", "lint"),
     "validation": ("--group", "test"),
-    "tensorflow": ("--group", "test"),
+    "tensorflow": ("--group", "test", "--group", "reference"),
     "serving": ("--group", "test"),
 }
 
