@@ -27,25 +27,29 @@ _TYPES: Mapping[RawType, int] = {"int64": schema_pb2.INT, "float32": schema_pb2.
 class ReadParquet(beam.PTransform):
     """Reads the raw columns of Parquet files as Arrow record batches of lists of no or one value.
 
-    The elements that the runner may spread over workers are row groups.
+    Args:
+        paths: the files.
+        raw: the columns to read.
+        spread: whether the runner may spread row groups over workers. It costs a shuffle, which in one process is
+            harmful: tf.Transform then can't read again for a second phase, and Beam holds all rows for it.
     """
 
-    def __init__(self, paths: list[Path], raw: Mapping[str, RawType]) -> None:
+    def __init__(self, paths: list[Path], raw: Mapping[str, RawType], spread: bool = False) -> None:
         super().__init__()
         self._row_groups = [(str(p), i) for p in paths for i in range(pq.read_metadata(p).num_row_groups)]
-        self._raw = dict(raw)
+        self._raw, self._spread = dict(raw), spread
 
     def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection[pa.RecordBatch]:
         return (
             root
-            | "RowGroups" >> beam.Create(self._row_groups)
+            | "RowGroups" >> beam.Create(self._row_groups, reshuffle=self._spread)
             | "Batches" >> beam.FlatMap(_batches, self._raw).with_output_types(pa.RecordBatch)
         )
 
 
 def _batches(element: tuple[str, int], raw: Mapping[str, RawType]) -> Iterator[pa.RecordBatch]:
     path, row_group = element
-    with FileSystems.open(path) as stream, pq.ParquetFile(stream) as file:
+    with FileSystems.open(path) as stream, pq.ParquetFile(stream, pre_buffer=False) as file:
         for batch in file.iter_batches(BATCH_ROWS, row_groups=[row_group], columns=list(raw)):
             yield list_batch(batch, raw)
 
@@ -70,10 +74,10 @@ def analyse(
     """
     # Inferring types takes a fifteenth of a small run, and the pipeline is the same in every run.
     options = pipeline_options(beam_runner, ["--no_pipeline_type_check"])
-    # Deep copies make each of several analysis phases read again; without them Beam would hold the rows in between.
+    # Deep copies make each of several analysis phases read again, where Beam would otherwise hold the rows in between.
     context = tft_beam.Context(temp_dir=str(temporary), force_tf_compat_v1=False, use_deep_copy_optimization=True)
     with context, beam.Pipeline(options=options) as pipeline:
-        batches = pipeline | "Read" >> ReadParquet(parts(examples, "train"), raw)
+        batches = pipeline | "Read" >> ReadParquet(parts(examples, "train"), raw, spread=beam_runner != "direct")
         transform_fn = (batches, tensor_adapter_config(raw)) | "Analyse" >> tft_beam.AnalyzeDataset(preprocessing)
         _ = transform_fn | "Write" >> tft_beam.WriteTransformFn(str(transform_graph))
 

@@ -49,7 +49,8 @@ class Presence:
 
 def read_batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     """Yields the rows of one Parquet file in batches of ``BATCH_ROWS``."""
-    with pq.ParquetFile(path) as file:
+    # Pre-buffered, which is the default, every row group that was read would stay in memory until the end.
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         yield from file.iter_batches(BATCH_ROWS, columns=columns)
 
 
