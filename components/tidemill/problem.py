@@ -91,7 +91,7 @@ class Training(Strict):
     hidden_units: tuple[int, ...] = (64, 32)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     embedding_dimensions: int | None = Field(default=None, ge=1, description="From the vocabulary's size by default.")
-    learning_rate: float = Field(default=1e-3, gt=0)
+    learning_rate: float = Field(default=3e-3, gt=0)
     l2: float = Field(default=0.0, ge=0)
     batch_size: int = Field(default=256, ge=1)
     max_epochs: int = Field(default=20, ge=1)
