@@ -16,6 +16,7 @@ from tidemill.train.run import class_weights, run
 from tidemill.transform.features import TransformedFeatures
 
 TRAINING = {"max_epochs": 2, "batch_size": 64, "learning_rate": 0.01}
+LINEAR = {"model": "linear", "max_epochs": 6, "batch_size": 64, "learning_rate": 0.03}
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_balanced_classes_raise_the_rare_classs_probability(make_inputs):
 
     means = []
     for setting in (None, "balanced"):
-        inputs = make_inputs(rows=500, training={**TRAINING, "class_weights": setting, "max_epochs": 6}, spoil=rare)
+        inputs = make_inputs(rows=500, training={**LINEAR, "class_weights": setting}, spoil=rare)
         paths = inputs.arguments("run")
         run(**paths)
         signature = tf.saved_model.load(paths["model"] / "saved_model").signatures["serving_default"]
