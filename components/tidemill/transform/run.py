@@ -58,8 +58,8 @@ def run(
 ) -> TransformReport:
     """Analyses the training split in full on Beam, then applies the graph to every split.
 
-    The analysis goes to ``beam_runner``; the graph is applied in this process, which streams some 100,000 rows a second on
-    two cores without any worker.
+    The analysis goes to ``beam_runner``; the graph is applied in this process, which streams some 100,000 rows a
+    second on two cores without any worker.
 
     Raises:
         DataError: if the training split is empty or a column doesn't fit its feature.
