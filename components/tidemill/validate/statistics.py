@@ -195,16 +195,21 @@ def _count(work: _Work) -> dict[str, tuple[bytes, dict[SliceKey, bytes]]]:
     generators, for_slices = (
         stats_impl.get_generators(stats_options(work.categorical, sliced), in_memory=True) for sliced in (False, True)
     )
-    counted = {}
-    for split in work.splits:
-        cells = _accumulate(work, split, generators)
-        members: dict[SliceKey, list[Cell]] = {}
-        for cell in sorted(cells, key=repr):
-            for key in work.plan.slices_of(cell):
-                members.setdefault(key, []).append(cell)
-        slices = {key: _extract(for_slices, [cells[cell] for cell in members[key]]) for key in sorted(members)}
-        counted[split] = (_extract(generators, [cells[cell] for cell in sorted(cells, key=repr)]), slices)
-    return counted
+    return {split: _count_split(work, split, generators, for_slices) for split in work.splits}
+
+
+def _count_split(
+    work: _Work, split: str, generators: Sequence[Any], for_slices: Sequence[Any]
+) -> tuple[bytes, dict[SliceKey, bytes]]:
+    """Describes one split. Its accumulators end with this call, so that no two splits' are held at once."""
+    cells = _accumulate(work, split, generators)
+    ordered = sorted(cells, key=repr)
+    members: dict[SliceKey, list[Cell]] = {}
+    for cell in ordered:
+        for key in work.plan.slices_of(cell):
+            members.setdefault(key, []).append(cell)
+    slices = {key: _extract(for_slices, [cells[cell] for cell in members[key]]) for key in sorted(members)}
+    return _extract(generators, [cells[cell] for cell in ordered]), slices
 
 
 def _accumulate(work: _Work, split: str, generators: Sequence[Any]) -> dict[Cell, _Accumulation]:
