@@ -80,14 +80,32 @@ def conform(array: pa.Array, target: ColumnType) -> tuple[pa.Array, np.ndarray]:
     arrow = ARROW[target]
     none_bad = np.zeros(len(array), dtype=bool)
     array = normal(array)
+    whole = fit(array, target)
+    return (whole, none_bad) if whole is not None else _conform_values(_trimmed(array), arrow)
+
+
+def fit(array: pa.Array, target: ColumnType) -> pa.Array | None:
+    """Casts an array of :func:`normal` form to a stored type, or returns None if a value doesn't fit."""
+    arrow = ARROW[target]
     if array.type == arrow:
-        return array, none_bad
-    if pa.types.is_string(array.type):
-        array = pc.utf8_trim_whitespace(array)
+        return array
     try:
-        return array.cast(arrow, safe=not pa.types.is_integer(array.type) or target == "int64"), none_bad
+        # An integer beyond 2^53 may lose its last digits on the way to float64; that is no misfit.
+        return _trimmed(array).cast(arrow, safe=not pa.types.is_integer(array.type) or target == "int64")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return _conform_values(array, arrow)
+        return None
+
+
+def narrowest(texts: pa.Array) -> pa.Array:
+    """Gives text the type that Arrow's CSV reader would have inferred: null, int64, float64 or string."""
+    if texts.null_count == len(texts):
+        return pa.nulls(len(texts))
+    fitted = (fit(texts, candidate) for candidate in NUMBERS)
+    return next((numbers for numbers in fitted if numbers is not None), texts)
+
+
+def _trimmed(array: pa.Array) -> pa.Array:
+    return pc.utf8_trim_whitespace(array) if pa.types.is_string(array.type) else array
 
 
 def _conform_values(array: pa.Array, arrow: pa.DataType) -> tuple[pa.Array, np.ndarray]:

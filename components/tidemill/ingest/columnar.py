@@ -20,7 +20,7 @@ _ROWS = 65_536
 def _opened(file: SourceFile) -> Iterator[pq.ParquetFile]:
     with file.open() as stream:
         try:
-            parquet = pq.ParquetFile(stream)
+            parquet = pq.ParquetFile(stream, pre_buffer=False)
             check_names(file.name, parquet.schema_arrow.names)
             yield parquet
         except (pa.ArrowInvalid, OSError) as error:

@@ -15,7 +15,7 @@ from pyarrow import csv as arrow_csv
 
 from tidemill.errors import DataError
 from tidemill.ingest.blocks import BLOCK_BYTES, Block, Types, check_names, natural, one_chunk, pieces, typed
-from tidemill.ingest.casting import ARROW, NUMBERS, ColumnType, conform
+from tidemill.ingest.casting import ARROW, ColumnType, narrowest
 from tidemill.ingest.quarantine import FIELDS, UNDECODABLE, Fault
 from tidemill.ingest.sources import SourceFile
 
@@ -330,17 +330,5 @@ class _Parser:
         readable = np.setdiff1d(np.array(kept, np.int64), np.array(ragged, np.int64))
         faults.sort(key=lambda fault: fault.line)
         if self._types is None:
-            table = pa.table([_inferred(column) for column in table.columns], names=self._names)
+            table = pa.table([narrowest(one_chunk(column)) for column in table.columns], names=self._names)
         return self._finish(Block(table, lines[readable], tuple(faults), len(data)))
-
-
-def _inferred(column: pa.ChunkedArray) -> pa.Array:
-    """Gives text the type that Arrow's reader would have inferred."""
-    texts = one_chunk(column)
-    if texts.null_count == len(texts):
-        return pa.nulls(len(texts))
-    for candidate in NUMBERS:
-        values, misfits = conform(texts, candidate)
-        if not misfits.any():
-            return values
-    return texts

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from tidemill.errors import DataError
 from tidemill.ingest.blocks import Block, one_chunk, typed
-from tidemill.ingest.casting import NUMBERS, ColumnType, conform, finite, natural_type, widest
+from tidemill.ingest.casting import ColumnType, finite, narrowest, natural_type, widest
 from tidemill.ingest.columns import nearest
 from tidemill.ingest.delimited import Dialect
 from tidemill.ingest.hashing import mix
@@ -191,11 +191,8 @@ def _without_markers(column: pa.Array, markers: Sequence[str]) -> tuple[pa.Array
         return column, "null"
     if not markers:
         return column, "string"
-    for candidate in NUMBERS:
-        numbers, misfits = conform(column, candidate)
-        if not misfits.any():
-            return numbers, candidate
-    return column, "string"
+    column = narrowest(column)
+    return column, natural_type(column.type)
 
 
 def _facts(name: str, type_: str, column: pa.Array, target: pa.Array, alone: bool) -> ColumnFacts:

@@ -65,10 +65,14 @@ class Sketch:
 
     @classmethod
     def _counted(cls, values: np.ndarray, counts: np.ndarray, shift: int) -> Sketch:
-        values, inverse = np.unique(values, return_inverse=True)
-        counts = np.bincount(inverse, counts, len(values)).astype(np.int64)
+        order = np.argsort(values)
+        values, counts = _grouped(values[order], counts[order])
         if len(values) > _SKETCH_SIZE:
-            return cls._counted(values >> np.uint64(1), counts, shift + 1)
+            # Neighbours stay apart as long as the highest bit in which they differ isn't dropped.
+            differing = np.frexp((values[1:] ^ values[:-1]).astype(np.float64))[1]
+            drop = int(np.partition(differing, len(differing) - _SKETCH_SIZE)[len(differing) - _SKETCH_SIZE])
+            values, counts = _grouped(values >> np.uint64(drop), counts)
+            shift += drop
         return cls(values, counts, shift)
 
     def thresholds(self, shares: Sequence[float]) -> np.ndarray:
@@ -76,6 +80,19 @@ class Sketch:
         below = np.concatenate([[0], np.cumsum(self.counts)])
         edges = [int(np.abs(below - share * below[-1]).argmin()) for share in shares]
         return np.append(self.values << np.uint64(self.shift), np.uint64(_TOP))[edges]
+
+
+def _grouped(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the distinct values of a sorted array and the sum of each one's counts."""
+    starts = _starts(values)
+    return values[starts], np.add.reduceat(counts, starts) if len(starts) else counts
+
+
+def _starts(*keys: np.ndarray) -> np.ndarray:
+    """Returns where a run of equal keys begins."""
+    if not len(keys[0]):
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(np.append(True, np.any([key[1:] != key[:-1] for key in keys], axis=0)))
 
 
 @dataclass(frozen=True)
@@ -139,17 +156,20 @@ class SplitRule:
         Returns:
             By unit: its hash, its measure, its rows, and whether its rows differed.
         """
-        pairs = np.stack([units, measures], axis=1)
-        pairs, counts = np.unique(pairs, axis=0, return_counts=True)
-        unique, starts = np.unique(pairs[:, 0], return_index=True)
-        rows, kinds = np.add.reduceat(counts, starts), np.diff(np.append(starts, len(pairs)))
+        order = np.lexsort((measures, units))
+        units, measures = units[order], measures[order]
+        pairs = _starts(units, measures)
+        counts = np.diff(np.append(pairs, len(units)))
+        units, measures = units[pairs], measures[pairs]
+        starts = _starts(units)
+        rows, kinds = np.add.reduceat(counts, starts), np.diff(np.append(starts, len(units)))
         if self.config.method == "random":
             chosen = starts
         elif self.config.method == "temporal":
             chosen = starts + kinds - 1
         else:
-            chosen = np.lexsort((-counts, pairs[:, 0]))[starts]
-        return unique, pairs[chosen, 1], rows, kinds > 1
+            chosen = np.lexsort((-counts, units))[starts]
+        return units[starts], measures[chosen], rows, kinds > 1
 
     def numbers(self, units: np.ndarray, measures: np.ndarray) -> np.ndarray:
         """Returns uint64 [rows]: what is held against the thresholds."""

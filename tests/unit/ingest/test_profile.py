@@ -91,7 +91,7 @@ def test_a_column_that_gives_the_label_away_is_measured_so():
     for target in (pa.array(signal > 0).cast("int64"), pa.array(signal), pa.array(np.digitize(signal, [-1, 1]))):
         assert predictability(pa.array(signal), target) > 0.95
         assert predictability(pa.array(random.normal(size=N)), target) < 0.1
-        assert 0.1 < predictability(pa.array(signal + 2 * random.normal(size=N)), target) < 0.7
+        assert 0.1 < predictability(pa.array(signal + 0.5 * random.normal(size=N)), target) < 0.95
 
 
 def test_the_measure_for_two_classes_is_the_auc():

@@ -142,17 +142,27 @@ def test_a_damaged_page_is_the_datas_fault(ingest, tmp_path):
 
 def test_bad_json_lines_are_set_aside_one_by_one(ingest, tmp_path):
     good = "".join(json.dumps({"x": i, "y": i % 2}) + "\n" for i in range(98))
-    bad = b'{"x": 1,\n[1, 2]\n\n{"x": "\xff", "y": 1}\n{"x": NaN, "y": 1}\n'
+    bad = b'{"x": 1,\n[1, 2]\n\n{"x": "\xff", "y": 1}\n{"x": NaN, "y": 1}\n{}\n{"x": 1, "y": 1, "z": "\\ud800"}\n'
     (tmp_path / "t.jsonl").write_bytes(b"\xef\xbb\xbf" + good.encode() + bad)
     result = ingest(tmp_path / "t.jsonl", gates={"data": {"max_quarantined": 0.1}})
     assert [(q["line"], q["kind"]) for q in result.quarantine] == [
         (99, "not valid JSON"),
         (100, "not valid JSON"),
         (102, "undecodable bytes"),
+        (104, "not valid JSON"),
+        (105, "undecodable bytes"),
     ]
     assert result.report.non_finite == {"x": 1}
     (tmp_path / "t.jsonl").write_text("")
     with pytest.raises(DataError, match="empty"):
+        ingest(tmp_path / "t.jsonl")
+
+
+def test_a_json_array_on_one_line_is_refused_before_it_fills_the_memory(ingest, tmp_path, monkeypatch):
+    monkeypatch.setattr("tidemill.ingest.jsonlines._LONGEST_LINE", 100)
+    monkeypatch.setattr("tidemill.ingest.jsonlines.BLOCK_BYTES", 64)
+    (tmp_path / "t.jsonl").write_text(json.dumps([{"x": i} for i in range(100)]))
+    with pytest.raises(DataError, match="one object per line"):
         ingest(tmp_path / "t.jsonl")
 
 
