@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -138,9 +139,17 @@ def output(tasks: Sequence[TaskRecord], task: str, name: str) -> Path | None:
 def verdict_of(tasks: Sequence[TaskRecord]) -> Verdict:
     """Returns what the tasks' exit codes amount to. Without a failure: released if `deploy` ran, else completed."""
     codes = [task.exit_code for task in tasks if task.status in ("failed", "interrupted")]
-    for code, verdict in ((130, "interrupted"), (3, "refused"), (4, "bad_input"), (5, "platform_failure")):
+    told: Mapping[int, Verdict] = {
+        130: "interrupted",
+        3: "refused",
+        4: "bad_input",
+        5: "platform_failure",
+        -signal.SIGKILL: "platform_failure",  # by the kernel, for want of memory, or by somebody
+        -signal.SIGTERM: "platform_failure",
+    }
+    for code, verdict in told.items():
         if code in codes:
-            return verdict  # type: ignore[return-value]
+            return verdict
     if codes:
         return "defect"
     return "released" if any(t.name == "deploy" for t in tasks) else "completed"

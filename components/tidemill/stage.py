@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import os
-import resource
 import sys
 import time
 import traceback
@@ -14,13 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tidemill.errors import Interrupted, PlatformError, TidemillError
+from tidemill.errors import TidemillError, classify
 from tidemill.files import write_json
 
 RECORD_VARIABLE = "TIDEMILL_TASK_RECORD"
 SCRATCH_VARIABLE = "TIDEMILL_SCRATCH"
 PRELOAD_VARIABLE = "TIDEMILL_PRELOAD_S"
-_PLATFORM_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS}
 
 
 class Stage:
@@ -63,7 +60,7 @@ class Stage:
         if error is None:
             self._write(None)
             return
-        failure = _classify(self.name, error)
+        failure = classify(self.name, error)
         if failure.exit_code == 1:
             traceback.print_exception(kind, error, trace)
         print(f"{type(failure).__name__}: {failure}", file=sys.stderr)
@@ -76,12 +73,10 @@ class Stage:
     def _write(self, failure: TidemillError | None) -> None:
         if not self._record:
             return
-        usage = resource.getrusage(resource.RUSAGE_SELF)
         record = {
             "stage": self.name,
             "import_s": self._preload_s + self._begun - self._started,
-            "work_s": time.monotonic() - self._begun,
-            "peak_rss_mb": usage.ru_maxrss / 1024,
+            "peak_rss_mb": _peak_rss_mb(),
             "summary": self._summary,
             "error": _error_json(failure) if failure else None,
         }
@@ -91,18 +86,10 @@ class Stage:
             print(f"could not write {self._record}: {error}", file=sys.stderr)
 
 
-def _classify(stage: str, error: BaseException) -> TidemillError:
-    if isinstance(error, TidemillError):
-        return error
-    if isinstance(error, KeyboardInterrupt):
-        return Interrupted(stage, "was interrupted")
-    if isinstance(error, MemoryError):
-        return PlatformError(stage, "ran out of memory", str(error) or None, "give the stage more memory")
-    if isinstance(error, OSError) and error.errno in _PLATFORM_ERRNOS:
-        return PlatformError(
-            error.filename or stage, "the system refused", str(error), "free space or handles; run again"
-        )
-    return TidemillError(stage, "failed", f"{type(error).__name__}: {error}")
+def _peak_rss_mb() -> float:
+    """Returns the peak of this process alone; ``ru_maxrss`` would count what its parent held when it forked."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
 
 
 def _error_json(failure: TidemillError) -> dict[str, Any]:

@@ -15,12 +15,6 @@ from tidemill_pipelines.targets.local.executor import TaskExecutor
 from tidemill_pipelines.targets.local.ir import CompiledPipeline, execute
 from tidemill_pipelines.targets.local.processes import Processes
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*set_display_name.*"),
-    # kfp.local warns of every task setting that has no local effect
-    pytest.mark.filterwarnings("ignore:Task .* have no effect in the current local runner:UserWarning"),
-]
-
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> CompiledPipeline:

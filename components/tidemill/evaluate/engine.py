@@ -33,8 +33,8 @@ class ReadScored(beam.DoFn):
         self._reader, self._plan, self._predictions, self._score = reader, plan, predictions, score
 
     def process(self, part: Part) -> Iterator[pa.RecordBatch]:
-        answers = pq.ParquetFile(Path(self._predictions) / Path(part.path).name)
-        with pq.ParquetFile(part.path) as file, answers:
+        answers = pq.ParquetFile(Path(self._predictions) / Path(part.path).name, pre_buffer=False)
+        with pq.ParquetFile(part.path, pre_buffer=False) as file, answers:
             batches = zip(file.iter_batches(BATCH_ROWS), answers.iter_batches(BATCH_ROWS), strict=True)
             for batch, answer in batches:
                 yield self._rows(batch, answer.column(self._score))

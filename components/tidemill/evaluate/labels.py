@@ -126,5 +126,5 @@ class TrainLabels:
 
 def _batches(examples: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     for part in parts(examples, "train"):
-        with pq.ParquetFile(part) as file:
+        with pq.ParquetFile(part, pre_buffer=False) as file:
             yield from file.iter_batches(columns=columns)

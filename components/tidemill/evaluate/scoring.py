@@ -117,7 +117,7 @@ class PredictParts(beam.DoFn):
         partial = target.with_name(f".{target.name}.partial")
         writer: pq.ParquetWriter | None = None
         row = part.first_row
-        with pq.ParquetFile(part.path) as file:
+        with pq.ParquetFile(part.path, pre_buffer=False) as file:
             for batch in file.iter_batches(BATCH_ROWS):
                 outputs = {name: model.predict(batch) for name, model in self._models.items()}
                 table = _prediction_table(outputs[CANDIDATE], row)

@@ -167,7 +167,7 @@ def _unradix(code: int, key: Sequence[str], values: dict[str, ColumnValues]) -> 
 
 def _batches(parts: Sequence[Path], columns: Sequence[str]) -> Iterable[pa.RecordBatch]:
     for part in parts:
-        with pq.ParquetFile(part) as file:
+        with pq.ParquetFile(part, pre_buffer=False) as file:
             yield from file.iter_batches(columns=list(columns))
 
 

@@ -25,7 +25,7 @@ def read_predictions(directory: Path, positions: Collection[int]) -> dict[int, P
     wanted = pc.SetLookupOptions(value_set=pa.array(sorted(positions), pa.int64()))
     found: dict[int, Prediction] = {}
     for part in sorted(directory.glob("*.parquet")):
-        with pq.ParquetFile(part) as file:
+        with pq.ParquetFile(part, pre_buffer=False) as file:
             columns = [name for name in ("row", "label", *NUMBERS) if name in file.schema_arrow.names]
             for batch in file.iter_batches(columns=columns):
                 kept = batch.filter(pc.is_in(batch.column("row").cast("int64"), options=wanted))

@@ -78,7 +78,7 @@ def is_representable(instance: Instance) -> bool:
 def _batches(examples: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, pa.RecordBatch]]:
     start = 0
     for part in parts(examples, _SPLIT):
-        with pq.ParquetFile(part) as file:
+        with pq.ParquetFile(part, pre_buffer=False) as file:
             present = [name for name in columns if name in file.schema_arrow.names]
             for batch in file.iter_batches(_BATCH_ROWS, columns=present):
                 yield start, batch

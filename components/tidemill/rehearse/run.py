@@ -149,7 +149,7 @@ class _Replay:
             return self._server.client.post(self._path, body)
         except OSError as error:
             reason = f"{type(error).__name__} instead of an answer"
-            raise NotServing(f"{reason}:\n{self._server.log_tail()}") from error
+            raise NotServing(f"{reason}: {self._server.last_words()}") from error
 
     def rows(self, rows: Sequence[Row], size: int) -> tuple[list[Any], str | None]:
         """Returns the predictions of all rows, sent ``size`` at a time, or why there are none."""

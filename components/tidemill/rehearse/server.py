@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tidemill.serving.client import Client
-from tidemill.serving.process import listening_socket, spawn, tail
+from tidemill.serving.process import last_words, listening_socket, spawn
 
 _START_TIMEOUT_S = 180.0
 _END_TIMEOUT_S = 30.0
@@ -19,7 +19,7 @@ _POLL_S = 0.05
 
 
 class NotServing(Exception):
-    """The server didn't start, died, or stopped to answer; the message holds the end of what it printed."""
+    """The server didn't start, died, or stopped to answer; the message holds its last words."""
 
 
 class RehearsalServer:
@@ -33,9 +33,9 @@ class RehearsalServer:
     def __init__(self, client: Client, startup_s: float, log: Path) -> None:
         self.client, self.startup_s, self._log = client, startup_s, log
 
-    def log_tail(self) -> str:
-        """Returns the end of what the server printed."""
-        return tail(self._log)
+    def last_words(self) -> str:
+        """Returns why the server doesn't answer, as far as it said so."""
+        return last_words(self._log)
 
 
 @contextlib.contextmanager
@@ -56,9 +56,9 @@ def rehearsal_server(model: Path) -> Iterator[RehearsalServer]:
             with Client(host, port) as client:
                 while not _is_ready(client):
                     if process.poll() is not None:
-                        raise NotServing(f"it ended with exit code {process.returncode}:\n{tail(log_file)}")
+                        raise NotServing(f"it ended with exit code {process.returncode}: {last_words(log_file)}")
                     if time.monotonic() - started > _START_TIMEOUT_S:
-                        raise NotServing(f"it was not ready within {_START_TIMEOUT_S:g} s:\n{tail(log_file)}")
+                        raise NotServing(f"it was not ready within {_START_TIMEOUT_S:g} s: {last_words(log_file)}")
                     time.sleep(_POLL_S)
                 yield RehearsalServer(client, time.monotonic() - started, log_file)
         finally:

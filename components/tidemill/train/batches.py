@@ -258,7 +258,7 @@ class Examples:
         columns = self.packing.columns
         blocks = []
         for group in groups:
-            with pq.ParquetFile(group.path, memory_map=True) as file:
+            with pq.ParquetFile(group.path, memory_map=True, pre_buffer=False) as file:
                 table = file.read_row_group(group.index, columns=columns, use_threads=False)
             blocks.append(self.packing.pack(table, *self._weights))
         block = Block.concat(blocks)
@@ -287,7 +287,7 @@ def summarize_labels(transformed: Path, described: TransformedFeatures) -> Label
     rows, total, square, weight_sum = 0, 0.0, 0.0, 0.0
     counts = np.zeros(len(described.classes), np.int64)
     for path in parts(transformed, "train"):
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             for batch in file.iter_batches(1 << 18, columns=columns):
                 table = pa.Table.from_batches([batch])
                 label = _values(table, described.label, np.float64, 1)[:, 0]

@@ -113,21 +113,32 @@ def predict(
 
 
 @app.command()
-def down(name: Name, runs_dir: RunsDir = DEFAULT_RUNS_DIR, json_output: Json = False) -> None:
+def down(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The model whose endpoint is to end.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="End the endpoints of all models.")] = False,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    json_output: Json = False,
+) -> None:
     """End a model's endpoint once it has answered what it was asked.
 
-    Example:
+    Examples:
 
         tidemill endpoint down lending
+
+        tidemill endpoint down --all
     """
     directory = Layout(runs_dir).endpoints
-    if name not in endpoint_names(directory):
+    if (name is None) != everything:
+        raise UsageError("tidemill endpoint down", "needs either a NAME or --all")
+    if name is not None and name not in endpoint_names(directory):
         raise UsageError(f"endpoint {name}", f"there is none in {directory}")
-    ended = Endpoint(directory, name).down()
+    names = [name] if name is not None else endpoint_names(directory)
+    ended = [{"model": each, "ended": Endpoint(directory, each).down()} for each in names]
     if json_output:
-        print_json({"model": name, "ended": ended})
+        print_json(ended)
         return
-    out.print(f"{name}: ended" if ended else f"{name}: was not running")
+    for one in ended:
+        out.print(f"{one['model']}: {'ended' if one['ended'] else 'was not running'}")
 
 
 def _show(statuses: list[EndpointStatus], json_output: bool) -> None:

@@ -92,7 +92,7 @@ def test_the_life_of_an_endpoint(runs_dir: Path) -> None:
     assert as_json("status", "toy", *at)[0]["version"] == 1
 
     assert invoke("down", "toy", *at).strip() == "toy: ended"
-    assert as_json("down", "toy", *at) == {"model": "toy", "ended": False}
+    assert as_json("down", "--all", *at) == [{"model": "toy", "ended": False}]
     assert as_json("status", *at)[0]["state"] == "down"
 
 

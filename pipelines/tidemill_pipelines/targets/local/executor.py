@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -107,7 +108,7 @@ class TaskExecutor:
             status="succeeded" if ended.exit_code == 0 else "failed",
             exit_code=ended.exit_code,
             cpu_s=ended.cpu_s,
-            peak_rss_mb=ended.peak_rss_mb,
+            peak_rss_mb=stage.get("peak_rss_mb", ended.peak_rss_mb),
             import_s=stage.get("import_s", 0.0),
             summary=stage.get("summary", {}),
             error=_error(record.name, ended.exit_code, stage),
@@ -134,6 +135,8 @@ def _error(task: str, exit_code: int, stage: dict[str, Any]) -> dict[str, Any] |
         return stage.get("error")
     got = f"killed by signal {-exit_code}" if exit_code < 0 else f"exit code {exit_code}"
     remedy = f"see logs/{task}.log in the run's directory"
+    if exit_code == -signal.SIGKILL:
+        remedy = "the system kills what takes too much memory: give it more, then go on with --resume"
     return {
         "type": "TidemillError",
         "exit_code": exit_code,

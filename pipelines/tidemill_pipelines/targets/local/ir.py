@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,7 +116,9 @@ def execute(
 
     original = subprocess_task_handler.SubprocessTaskHandler
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as file, contextlib.redirect_stdout(file):
+    with log.open("a") as file, contextlib.redirect_stdout(file), warnings.catch_warnings():
+        # A display name changes nothing in an execution, here or elsewhere; other ignored settings are told.
+        warnings.filterwarnings("ignore", r".*settings \['display_name'\] have no effect")
         subprocess_task_handler.SubprocessTaskHandler = Handler
         try:
             local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(pipeline_root), raise_on_error=False)
