@@ -17,6 +17,12 @@ Exit code 2 is the shell convention for a mistyped command line.
 
 from __future__ import annotations
 
+import errno
+
+# What a full disk, a lack of handles or rights, or a failing device is called; anything else is a defect of ours.
+_SHORT = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+
 
 class TidemillError(Exception):
     """An error told in three parts and a remedy.
@@ -77,3 +83,26 @@ class PlatformError(TidemillError):
 
     exit_code = 5
     retryable = True
+
+
+def classify(where: str, error: BaseException) -> TidemillError:
+    """Returns ``error`` as one of the tree, so that it has an exit code.
+
+    Args:
+        where: what was at work; an error of the system names its own file.
+    """
+    if isinstance(error, TidemillError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted(where, "was interrupted")
+    if isinstance(error, MemoryError):
+        return PlatformError(where, "ran out of memory", str(error) or None, "give the stage more memory")
+    if isinstance(error, OSError) and error.errno in _SHORT:
+        return PlatformError(
+            error.filename or where, "the system refused", str(error), "free space or handles; run again"
+        )
+    if isinstance(error, OSError) and error.errno in _FORBIDDEN:
+        return PlatformError(
+            error.filename or where, "the system refused", str(error), "give this user the right to it"
+        )
+    return TidemillError(where, "must end without an unforeseen error", f"{type(error).__name__}: {error}")

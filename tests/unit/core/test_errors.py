@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from tidemill.errors import (
@@ -14,6 +16,7 @@ from tidemill.errors import (
     UsageError,
     UserCodeError,
     UserError,
+    classify,
 )
 
 
@@ -47,3 +50,27 @@ def test_exit_codes_tell_whose_fault_it_is_and_only_the_platforms_is_retried(kin
     assert kind.exit_code == exit_code
     assert kind.retryable == (kind is PlatformError)
     assert issubclass(kind, TidemillError)
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "part-0"), 5, "part-0.*\n.*free space"),
+        (PermissionError(errno.EACCES, "Permission denied", "runs"), 5, "runs.*\n.*right to it"),
+        (OSError(errno.EROFS, "Read-only file system", "runs"), 5, "right to it"),
+        (MemoryError(), 5, "train: ran out of memory"),
+        (KeyboardInterrupt(), 130, "train: was interrupted"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "x"), 1, "unforeseen error.*FileNotFoundError"),
+        (KeyError("absent"), 1, "KeyError: 'absent'"),
+    ],
+)
+def test_an_error_of_the_system_is_told_apart_from_a_defect(error, exit_code, said):
+    told = classify("train", error)
+    assert told.exit_code == exit_code
+    with pytest.raises(TidemillError, match=said):
+        raise told
+
+
+def test_an_error_of_the_tree_stays_itself():
+    error = DataError("trips.csv", "is empty")
+    assert classify("ingest", error) is error
