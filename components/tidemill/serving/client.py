@@ -56,19 +56,22 @@ class Client:
         used = self._connection.sock is not None
         try:
             return self._send(method, path, body)
-        except (ConnectionError, http.client.BadStatusLine):
-            self._connection.close()
+        except ConnectionError:
             if not used:
                 raise
             return self._send(method, path, body)
-        except http.client.HTTPException as error:
-            self._connection.close()
-            raise ConnectionError(f"not an HTTP response: {type(error).__name__}") from error
+
+    def _send(self, method: str, path: str, body: bytes | None) -> Answer:
+        try:
+            return self._exchange(method, path, body)
         except OSError:
             self._connection.close()
             raise
+        except (http.client.HTTPException, ValueError) as error:
+            self._connection.close()
+            raise ConnectionError(f"not an HTTP response with JSON: {type(error).__name__}") from error
 
-    def _send(self, method: str, path: str, body: bytes | None) -> Answer:
+    def _exchange(self, method: str, path: str, body: bytes | None) -> Answer:
         self._connection.request(method, path, body, _JSON if body is not None else {})
         response = self._connection.getresponse()
         content = response.read()

@@ -26,7 +26,7 @@ from typing import IO, Any, Final, Literal
 
 from tidemill.errors import PlatformError, UsageError
 from tidemill.serving.client import Client
-from tidemill.serving.process import listening_socket, spawn, tail
+from tidemill.serving.process import last_words, listening_socket, spawn
 
 PREFERRED_PORT: Final = 8501
 _POLL_S = 0.05
@@ -134,13 +134,14 @@ class Endpoint:
             arguments = ["--registry", str(registry), "--model", self.model, "--state-file", str(self._state)]
             arguments += ["--socket-fd", str(listening.fileno()), "--lock-fd", str(lock.fileno())]
             with self.log.open("ab") as log:
+                begin = log.tell()
                 process = spawn(python, arguments, log, (listening.fileno(), lock.fileno()))
         deadline = time.monotonic() + _ANNOUNCE_TIMEOUT_S
         while not self._state.is_file():
             if process.poll() is not None or time.monotonic() > deadline:
                 process.kill()
                 process.wait()
-                raise PlatformError(f"endpoint {self.model}", "the process did not start", tail(self.log))
+                raise PlatformError(f"endpoint {self.model}", "the process did not start", last_words(self.log, begin))
             time.sleep(_POLL_S)
         # It outlives this process on purpose; without this, Python warns of a child that was not waited for.
         process.returncode = 0
@@ -190,7 +191,9 @@ class Endpoint:
         while True:
             running, status = self.running(), self.status()
             if running is None or status.state == "down":
-                raise PlatformError(where, f"its process ended before version {version} was loaded", tail(self.log))
+                raise PlatformError(
+                    where, f"its process ended before version {version} was loaded", last_words(self.log)
+                )
             if reached(status):
                 return running
             if reason := _failure(status, version, since):

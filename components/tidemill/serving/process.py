@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import socket
 import subprocess
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from tidemill.errors import PlatformError
 
 _LOOPBACK = "127.0.0.1"
 _PORTS_TRIED = 200
 _TASK_PREFIX = "TIDEMILL_"
+_TAIL_BYTES = 64 << 10
+_SAID_LINES = 3
+# absl's and TensorFlow's own lines, which come at any log level before their logging is set up.
+_CHATTER = re.compile(
+    r"WARNING: All log messages before absl|[IWE]\d{4} \d\d:|\d{4}-\d\d-\d\d \d\d:\d\d:[\d.]+: [IWE] "
+)
 
 
 def listening_socket(port: int, exact: bool) -> socket.socket:
@@ -48,7 +55,7 @@ def spawn(python: Path, arguments: Sequence[str], log: IO[bytes], fds: Sequence[
     """
     # What a target tells a task through the environment is not meant for a process that outlives the task.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(_TASK_PREFIX)}
-    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    environment["TF_CPP_MIN_LOG_LEVEL"] = "3"  # what TensorFlow logs of an error quotes the values at fault
     return subprocess.Popen(
         [str(python), "-P", "-m", "tidemill.serving", *arguments],
         stdin=subprocess.DEVNULL,
@@ -61,7 +68,35 @@ def spawn(python: Path, arguments: Sequence[str], log: IO[bytes], fds: Sequence[
     )
 
 
-def tail(log: Path, lines: int = 15) -> str:
-    """Returns the last lines of a log."""
-    with log.open(encoding="utf-8", errors="replace") as file:
-        return "".join(deque(file, lines)).strip()
+def last_words(log: Path, start: int = 0) -> str:
+    """Returns why a server ended or doesn't answer, as it said itself.
+
+    The reason of its last error event comes first, then the last lines that neither repeat it nor are the chatter of
+    libraries.
+
+    Args:
+        log: what the server printed.
+        start: bytes of the log that are another server's.
+    """
+    with log.open("rb") as file:
+        file.seek(max(start, log.stat().st_size - _TAIL_BYTES))
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    reason, said = "", []
+    for line in filter(None, map(str.strip, lines)):
+        if (event := _event(line)) is None:
+            said += [] if _CHATTER.match(line) else [line]
+        elif event.get("event") == "listening":
+            reason, said = "", []  # a later server's beginning
+        elif event.get("level") == "error":
+            reason = str(event.get("reason") or f"{event.get('event')}: {event.get('error')}")
+    others = [line for line in said[-_SAID_LINES:] if not reason or reason not in line]
+    return "\n".join(filter(None, (reason, *others))) or "it said nothing"
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    """Returns a line of the server's own log, None for any other line."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -89,8 +89,10 @@ def test_a_model_that_does_not_load_fails_with_what_the_server_said(artefacts: A
     assert (report.passed, report.p99_ms, report.max_difference) == (False, None, None)
     assert list(failed(decision)) == ["serves"]
     message = decision.refusals[0].message
-    assert "it ended with exit code 4" in message
-    assert "the SavedModel cannot be loaded" in message
+    assert message.startswith(
+        "The model is not served: it ended with exit code 4: model/saved_model: the SavedModel cannot"
+    )
+    assert "\n" not in message
     assert not (tmp_path / "rehearsal" / "sample.json").exists()
 
 
