@@ -61,7 +61,7 @@ class SplitConfig(Strict):
     train: float = Field(default=0.8, gt=0, lt=1)
     eval: float = Field(default=0.1, gt=0, lt=1)
     test: float = Field(default=0.1, gt=0, lt=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _whole(self) -> SplitConfig:
@@ -99,7 +99,7 @@ class Training(Strict):
     early_stopping_patience: int | None = Field(default=3, ge=1, description="Epochs; null trains to the end.")
     class_weights: Literal["balanced"] | Mapping[str, float] | None = None
     checkpoint_every_steps: int = Field(default=500, ge=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
 
 class UserCode(Strict):

@@ -46,6 +46,12 @@ def test_features_are_written_in_full_or_as_their_kind_alone():
     assert problem.raw_columns == ("age", "hours-per-week", "sex", "race")
 
 
+def test_a_seed_is_no_negative_number():
+    found = faults(MINIMAL + "split: {seed: -1}\ntraining: {seed: -1}\n")
+    assert [line for line in found if "split.seed" in line and "greater than or equal to 0" in line]
+    assert [line for line in found if "training.seed" in line and "greater than or equal to 0" in line]
+
+
 def test_a_sensitive_column_needs_no_brackets():
     problem = parse_problem(MINIMAL + "sensitive: [sex, [sex, race]]\n", "problem.yaml")
     assert problem.sensitive == (("sex",), ("sex", "race"))

@@ -105,7 +105,7 @@ def test_a_defect_says_what_was_expected_and_what_happened(tmp_path):
     _, record = execute(tmp_path, "{}['absent']")
     error = record["error"]
     assert (error["where"], error["expected"], error["got"]) == (
-        "train",
+        "ingest",
         "must end without an unforeseen error",
         "KeyError: 'absent'",
     )
