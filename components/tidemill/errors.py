@@ -43,6 +43,10 @@ class TidemillError(Exception):
         remedy_text = f"\n  → {remedy}" if remedy else ""
         super().__init__(f"{where}: {expected}{got_text}{remedy_text}")
 
+    def __reduce__(self) -> tuple[type[TidemillError], tuple[str, str, str | None, str | None]]:
+        """Lets the error cross a process boundary whole; an exception is otherwise rebuilt from its message."""
+        return type(self), (self.where, self.expected, self.got, self.remedy)
+
 
 class Interrupted(TidemillError):
     """Somebody pressed Ctrl-C; 130 is the shell convention for that."""

@@ -45,8 +45,8 @@ class DataGate(Strict):
 
     min_rows: int = Field(default=100, ge=1, description="Rows over all splits.")
     max_quarantined: float = Field(default=0.01, ge=0, le=1, description="Share of rows that could not be read.")
-    max_skew: float = Field(default=0.2, gt=0, description="Distance of training from eval, per feature.")
-    max_drift: float = Field(default=0.3, gt=0, description="Distance from the last released run, per feature.")
+    max_skew: float = Field(default=0.1, gt=0, description="Distance of training from eval, per feature.")
+    max_drift: float = Field(default=0.15, gt=0, description="Distance from the last released run, per feature.")
     allow: tuple[str, ...] = Field(
         default=(), description="Anomalies that warn and don't block: `column` or `column:TYPE`."
     )

@@ -38,7 +38,7 @@ class Forked(Generic[Result]):
             RuntimeError: if the function raised anything else; its trace went to standard error.
         """
         try:
-            error, answer = self._receiver.recv()
+            answer = self._receiver.recv()
         except EOFError:
             self._process.join()
             code = self._process.exitcode or 0
@@ -50,8 +50,8 @@ class Forked(Generic[Result]):
                 ) from None
             raise RuntimeError(f"a forked process failed with exit code {code}") from None
         self._process.join()
-        if error is not None:
-            raise error(*answer)
+        if isinstance(answer, TidemillError):
+            raise answer
         return answer  # type: ignore[no-any-return]
 
     def abandon(self) -> None:
@@ -62,8 +62,7 @@ class Forked(Generic[Result]):
 
 def _answer(sender: Connection, function: Callable[[Any], Any], argument: Any) -> None:
     try:
-        answer: tuple[type[TidemillError] | None, Any] = (None, function(argument))
+        answer: Any = function(argument)
     except TidemillError as error:
-        # An exception pickles as its message alone, and these are made of parts.
-        answer = (type(error), (error.where, error.expected, error.got, error.remedy))
+        answer = error
     sender.send(answer)

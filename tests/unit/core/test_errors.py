@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import pickle
 
 import pytest
 
@@ -74,3 +75,9 @@ def test_an_error_of_the_system_is_told_apart_from_a_defect(error, exit_code, sa
 def test_an_error_of_the_tree_stays_itself():
     error = DataError("trips.csv", "is empty")
     assert classify("ingest", error) is error
+
+
+def test_an_error_crosses_a_process_boundary_whole() -> None:
+    error = pickle.loads(pickle.dumps(PlatformError("disk", "is full", "0 bytes", "free some")))
+    assert type(error) is PlatformError
+    assert (error.where, error.expected, error.got, error.remedy) == ("disk", "is full", "0 bytes", "free some")

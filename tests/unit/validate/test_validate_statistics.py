@@ -147,7 +147,7 @@ def test_many_distinct_values_give_the_same_statistics_each_time(make_examples: 
     rng = np.random.default_rng(1)
     names = pa.array([f"n{i}" for i in rng.zipf(1.3, 60_000) % 20_000])
     codes = pa.array([f"c{i}" for i in rng.integers(0, 20_000, 60_000)])
-    examples = make_examples(dict.fromkeys(("train", "eval", "test"), {"name": names, "code": codes}))
+    examples = make_examples({key: {"name": names, "code": codes} for key in ("train", "eval", "test")})
     once, again = (description(examples, categorical=()).splits["train"].whole for _ in range(2))
     assert once.SerializeToString() == again.SerializeToString()
     ranking = once.datasets[0].features[0].string_stats.rank_histogram.buckets
