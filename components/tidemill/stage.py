@@ -18,6 +18,21 @@ from tidemill.files import write_json
 RECORD_VARIABLE = "TIDEMILL_TASK_RECORD"
 SCRATCH_VARIABLE = "TIDEMILL_SCRATCH"
 PRELOAD_VARIABLE = "TIDEMILL_PRELOAD_S"
+LOCK_VARIABLE = "TIDEMILL_LOCK_SHA256"
+COMMIT_VARIABLE = "TIDEMILL_GIT_COMMIT"
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What the code of a task was made from; None where nobody said so.
+
+    Attributes:
+        lock: hex sha256 of the uv.lock that the environments were installed from.
+        commit: git commit of the source.
+    """
+
+    lock: str | None = None
+    commit: str | None = None
 
 
 class Stage:
@@ -26,13 +41,18 @@ class Stage:
     A target that wants to know more than the exit code sets ``TIDEMILL_TASK_RECORD`` to a file, where the stage
     leaves its times, its summary and, if it failed, its error. ``TIDEMILL_SCRATCH`` names a directory that
     outlives a killed task and is given again to its successor. ``TIDEMILL_PRELOAD_S`` says how many seconds the
-    process had already spent on imports.
+    process had already spent on imports. ``TIDEMILL_LOCK_SHA256`` and ``TIDEMILL_GIT_COMMIT`` say what the code was
+    made from, which an installed package can't know: a target sets them, or an image carries them.
+
+    Attributes:
+        origin: what the code was made from.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._record = os.environ.get(RECORD_VARIABLE)
         self._scratch = os.environ.get(SCRATCH_VARIABLE)
+        self.origin = Origin(os.environ.get(LOCK_VARIABLE), os.environ.get(COMMIT_VARIABLE))
         self._started = self._begun = time.monotonic()
         self._preload_s = float(os.environ.get(PRELOAD_VARIABLE, "0"))
         self._summary: dict[str, Any] = {}

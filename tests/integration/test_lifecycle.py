@@ -41,6 +41,19 @@ def test_a_good_table_ends_released_with_a_report_and_an_answering_endpoint(
     assert prediction["label"] in ("yes", "no")
 
 
+def test_the_lineage_of_the_model_goes_down_to_the_data_and_the_lock(tidemill: Command, released: Any) -> None:
+    shown = tidemill.json("models", "show", "lending", str(released["deployment"]["version"]))
+    run, origins = tidemill.json("runs", "show", released["run"]), shown["lineage"]
+    assert origins["run_id"] == released["run"]
+    assert origins["examples"]["source"]["fingerprint"] == run["source_fingerprint"]
+    assert origins["bundle"] == run["bundle"]
+    assert origins["model"]["digest"] == shown["model"]["digest"]
+    assert len(origins["examples"]["manifest"]) == 64
+    environment = run["environment"]
+    assert origins["environment"]["lock"] == environment["uv.lock sha256"] != "unlocked"
+    assert origins["environment"]["commit"] == environment["git commit"]
+
+
 def test_the_curl_command_that_the_run_prints_works(released: Any) -> None:
     done = subprocess.run(released["deployment"]["curl"], shell=True, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

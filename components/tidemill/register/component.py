@@ -77,5 +77,6 @@ def register(
                 registry,
                 run_id,
                 registered.path,
+                stage.origin,
             )
         )

@@ -16,6 +16,7 @@ from tidemill.errors import DataError, GateRefused
 from tidemill.files import digest_tree, replaced_directory, write_json
 from tidemill.register.lineage import lineage
 from tidemill.serving.registry import EXTRA, Registry
+from tidemill.stage import Origin
 
 REGISTERED: Final = "registered.json"
 _SAMPLE: Final = "sample.json"
@@ -71,8 +72,23 @@ def run(
     registry: str | Path,
     run_id: str,
     registered: str | Path,
+    origin: Origin,
 ) -> RegisterReport:
     """Registers a model as the challenger, with its lineage and the evidence for it.
+
+    Args:
+        bundle: the problem.
+        examples: directory of ingested examples.
+        statistics: kept with the version, as are ``schema`` and ``evaluation``.
+        schema: the schema that the examples were held against.
+        model: directory of the model.
+        blessing: the model gate's evidence.
+        rehearsal: the serving gate's evidence, with a sample row.
+        evaluation: metrics per slice.
+        registry: root of the registry.
+        run_id: the run that made the model.
+        registered: directory that ``registered.json`` is written to.
+        origin: what the code that made the model was made from.
 
     Raises:
         GateRefused: if blessing or rehearsal did not pass, or were made for another model.
@@ -92,8 +108,8 @@ def run(
         for name, source in sources.items():
             shutil.copytree(source, extra / name)
         shutil.copy2(sources["rehearsal"] / _SAMPLE, extra / _SAMPLE)
-        origin = lineage(opened, Path(examples), manifest, sources, decisions, run_id)
-        write_json(extra / "lineage.json", {"version": version, **origin})
+        described = lineage(opened, Path(examples), manifest, sources, decisions, run_id, origin)
+        write_json(extra / "lineage.json", {"version": version, **described})
 
     store = Registry(Path(registry), manifest.name)
     version = store.add(artefact, fill, run_id)

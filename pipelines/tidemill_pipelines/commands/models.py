@@ -44,7 +44,7 @@ def show(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     json_output: Json = False,
 ) -> None:
-    """Show a model's versions and history, or one version's lineage and the checks that it passed.
+    """Show a model's versions, where its champion comes from and its history, or one version and its checks.
 
     Examples:
 
@@ -66,6 +66,11 @@ def show(
     ]
     print_table(("version", "alias", "registered (UTC)", "run"), rows, "no versions")
     out.print()
+    chosen = next((n for n in (facts["champion"], facts["challenger"]) if n is not None), None)
+    if chosen is not None:
+        out.print(f"version {chosen} comes from")
+        print_table(("", ""), _origins(registry, chosen), "")
+        out.print()
     events = [(e["time"][:19].replace("T", " "), e["event"], str(e["version"])) for e in facts["events"]]
     print_table(("time (UTC)", "event", "version"), events, "no events")
 
@@ -127,19 +132,7 @@ def _show_version(registry: Registry, version: int, json_output: bool) -> None:
         print_json({**facts, "path": path, "model": dataclasses.asdict(manifest), "lineage": lineage})
         return
     out.print(f"[bold]{registry.model} {version}[/bold]  {', '.join(aliases)}  {manifest.task}")
-    source = lineage["examples"]["source"]
-    facts_shown = (
-        ("registered", lineage["registered"]),
-        ("run", lineage["run_id"]),
-        ("model", manifest.digest),
-        ("bundle", lineage["bundle"]),
-        ("source", f"{source.get('uri', '–')}  {source.get('fingerprint', '')}"),
-        ("rows", ", ".join(f"{split} {rows}" for split, rows in lineage["examples"]["rows"].items())),
-        ("framework", ", ".join(f"{library} {number}" for library, number in manifest.framework.items())),
-        ("environment", lineage["environment"]),
-        ("path", str(registry.directory(version))),
-    )
-    print_table(("", ""), facts_shown, "")
+    print_table(("", ""), _origins(registry, version), "")
     checks = [check for decision in lineage["decisions"].values() for check in decision["checks"]]
     rows = [
         (
@@ -152,6 +145,28 @@ def _show_version(registry: Registry, version: int, json_output: bool) -> None:
         for check in checks
     ]
     print_table(("check", "slice", "expected", "got", ""), rows, "no checks")
+
+
+def _origins(registry: Registry, version: int) -> list[tuple[str, str]]:
+    """Returns what a version was made from, by name."""
+    manifest, lineage = registry.manifest(version), _lineage(registry, version)
+    examples, environment = lineage["examples"], lineage["environment"]
+    source = examples["source"]
+    return [
+        ("registered", lineage["registered"]),
+        ("run", lineage["run_id"]),
+        ("model", manifest.digest),
+        ("problem bundle", lineage["bundle"]),
+        ("source", source.get("uri") or "–"),
+        ("source fingerprint", source.get("fingerprint") or "–"),
+        ("examples manifest", examples["manifest"]),
+        ("rows", ", ".join(f"{split} {rows}" for split, rows in examples["rows"].items())),
+        ("framework", ", ".join(f"{library} {number}" for library, number in manifest.framework.items())),
+        ("uv.lock", environment["lock"] or "unknown"),
+        ("git commit", environment["commit"] or "unknown"),
+        ("installed packages", environment["installed"]),
+        ("path", str(registry.directory(version))),
+    ]
 
 
 def _mark(check: dict[str, Any]) -> str:

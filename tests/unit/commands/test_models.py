@@ -42,8 +42,12 @@ def runs_dir(tmp_path: Path) -> Path:
             "run_id": f"run-{i}",
             "registered": "2026-01-02T03:04:05+00:00",
             "bundle": "b" * 64,
-            "environment": "e" * 64,
-            "examples": {"source": {"uri": "loans.csv", "fingerprint": "cafe"}, "rows": {"train": 8, "test": 1}},
+            "environment": {"lock": "10cc" * 16, "commit": "c0ffee-dirty", "installed": "e" * 64},
+            "examples": {
+                "manifest": "a" * 64,
+                "source": {"uri": "loans.csv", "fingerprint": "cafe"},
+                "rows": {"train": 8, "test": 1},
+            },
             "decisions": {"blessing": Decision("model", (check,)).to_json()},
         }
         version = registry.add(
@@ -73,6 +77,9 @@ def test_show_tells_versions_and_history(runs_dir: Path) -> None:
     assert [e["event"] for e in shown["events"]] == ["registered", "promoted", "registered", "promoted", "registered"]
     text = invoke("show", "loans", "--runs-dir", str(runs_dir))
     for part in ("champion", "challenger", "run-2", "2026-01-02 03:04:05", "promoted"):
+        assert part in text
+    digest = Registry(runs_dir / "registry", "loans").manifest(2).digest
+    for part in ("version 2 comes from", digest, "cafe", "a" * 64, "b" * 64, "10cc" * 16, "c0ffee-dirty", "e" * 64):
         assert part in text
 
 

@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from tidemill.stage import PRELOAD_VARIABLE, RECORD_VARIABLE, SCRATCH_VARIABLE, Stage
+from tidemill.stage import (
+    COMMIT_VARIABLE,
+    LOCK_VARIABLE,
+    PRELOAD_VARIABLE,
+    RECORD_VARIABLE,
+    SCRATCH_VARIABLE,
+    Origin,
+    Stage,
+)
 
 PROGRAM = """
 import dataclasses, errno, os, signal, sys, time
@@ -143,6 +151,15 @@ def test_scratch_is_the_targets_or_beside_the_artefact(tmp_path, monkeypatch):
     scratch = Stage("train").scratch(tmp_path / "history")
     assert scratch == tmp_path / "kept" / "train"
     assert scratch.is_dir()
+
+
+def test_a_target_says_what_the_code_was_made_from(monkeypatch):
+    for variable in (LOCK_VARIABLE, COMMIT_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
+    assert Stage("register").origin == Origin(None, None)
+    monkeypatch.setenv(LOCK_VARIABLE, "10cc")
+    monkeypatch.setenv(COMMIT_VARIABLE, "c0ffee")
+    assert Stage("register").origin == Origin("10cc", "c0ffee")
 
 
 def test_without_a_target_nothing_is_recorded(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from tidemill.bundle import pack
 from tidemill.decisions import Check, Decision
 from tidemill.files import digest_tree, write_json
 from tidemill.problem import parse_problem
+from tidemill.stage import Origin
 
 PROBLEM = """
 name: toy
@@ -20,6 +21,8 @@ task: binary_classification
 label: {column: income, positive: yes-please}
 features: {age: numeric}
 """
+
+ORIGIN = Origin(lock="10cc", commit="c0ffee")
 
 
 def write_model(directory: Path, content: str) -> Path:
@@ -58,8 +61,8 @@ class Run:
     def arguments(self, registry: Path, run_id: str) -> dict[str, Any]:
         inputs = ("examples", "statistics", "schema", "model", "blessing", "rehearsal", "evaluation")
         paths = {name: str(self.root / name) for name in inputs}
-        outputs = {"registered": str(self.root / "registered")}
-        return {"bundle": str(self.bundle), **paths, "registry": str(registry), "run_id": run_id, **outputs}
+        given = {"registry": str(registry), "run_id": run_id, "registered": str(self.root / "registered")}
+        return {"bundle": str(self.bundle), **paths, **given, "origin": ORIGIN}
 
 
 def make_run(root: Path, content: str) -> Run:

@@ -12,7 +12,8 @@ import pytest
 
 from tidemill.artifacts import ModelManifest
 from tidemill.errors import DataError, GateRefused
-from tidemill.files import digest_tree
+from tidemill.files import digest_tree, sha256_file
+from tidemill.register.lineage import installed_digest
 from tidemill.register.run import find_champion, run
 from tidemill.serving.registry import Registry
 
@@ -39,7 +40,8 @@ def test_a_model_that_passed_becomes_the_challenger_with_its_lineage(first: Any,
     assert lineage["decisions"]["blessing"]["passed"]
     assert lineage["model"]["transform_graph"] == "t"
     assert lineage["model"]["digest"] == digest
-    assert len(lineage["environment"]) == 64
+    assert lineage["environment"] == {"lock": "10cc", "commit": "c0ffee", "installed": installed_digest()}
+    assert lineage["examples"]["manifest"] == sha256_file(first.root / "examples" / "manifest.json")
     for name in ("statistics", "schema", "evaluation", "blessing", "rehearsal"):
         assert digest_tree(registry.extra(1, name)) == digest_tree(first.root / name)
     assert json.loads(registry.extra(1, "sample.json").read_text())["instance"] == {"age": 1.0}
