@@ -136,8 +136,15 @@ def output(tasks: Sequence[TaskRecord], task: str, name: str) -> Path | None:
     return None
 
 
-def verdict_of(tasks: Sequence[TaskRecord]) -> Verdict:
-    """Returns what the tasks' exit codes amount to. Without a failure: released if `deploy` ran, else completed."""
+def verdict_of(tasks: Sequence[TaskRecord], stages: Sequence[str] = ()) -> Verdict:
+    """Returns what the tasks' exit codes amount to.
+
+    Without a failure it is ``released`` once ``deploy`` has ended, and ``completed`` for a pipeline that has none.
+
+    Args:
+        tasks: those that ended or began.
+        stages: the names of all the pipeline's tasks. If ``deploy`` is one and didn't end, that is a defect.
+    """
     codes = [task.exit_code for task in tasks if task.status in ("failed", "interrupted")]
     told: Mapping[int, Verdict] = {
         130: "interrupted",
@@ -152,4 +159,6 @@ def verdict_of(tasks: Sequence[TaskRecord]) -> Verdict:
             return verdict
     if codes:
         return "defect"
-    return "released" if any(t.name == "deploy" for t in tasks) else "completed"
+    if any(task.name == "deploy" and task.status in ("succeeded", "cached") for task in tasks):
+        return "released"
+    return "defect" if "deploy" in stages else "completed"

@@ -152,6 +152,13 @@ def test_resuming_without_reuse_takes_only_what_the_run_itself_finished(toy: Toy
     assert resumed["judge-it"].status == "succeeded"
 
 
+def test_checkpoints_outlive_a_killed_task_and_go_once_it_has_ended(toy: Toy) -> None:
+    assert toy.run("once-killed", "a")["judge-it"].exit_code == -9
+    (kept,) = (toy.root / "scratch").iterdir()
+    assert toy.run("once-killed", "a")["judge-it"].status == "succeeded"
+    assert not kept.exists()
+
+
 def test_logs_and_records_are_written_for_every_task(toy: Toy) -> None:
     toy.run("long text", "a")
     run_dir = toy.root / "runs" / "a"

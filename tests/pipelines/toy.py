@@ -31,7 +31,8 @@ def judge(made: dsl.Input[dsl.Artifact], judged: dsl.Output[dsl.Artifact]):
     from tidemill.errors import DataError, GateRefused, PlatformError
     from tidemill.stage import Stage
 
-    with Stage("judge"):
+    with Stage("judge") as stage:
+        stage.scratch(judged.path)
         text = Path(made.path).read_text()
         assert made.metadata["length"] == len(text)
         if text == "refuse":

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tidemill.errors import UsageError
-from tidemill.runs import RunRecord, TaskRecord, read_tasks
+from tidemill.runs import TaskRecord, read_tasks
 from tidemill_pipelines.commands.run import summary
 from tidemill_pipelines.console import DEFAULT_RUNS_DIR, Json, RunsDir, duration, out, print_json, print_table
 from tidemill_pipelines.targets.local.layout import Layout
@@ -56,11 +56,12 @@ def show(
         tidemill runs show lending-20260101-120000-ab12 --why-cached
     """
     layout = Layout(runs_dir)
-    record = _find(layout, run)
+    record = layout.find(run)
     run_dir = layout.run_dir(record.id)
     tasks = read_tasks(run_dir)
     if json_output:
-        print_json({**summary(record, run_dir), "tasks": [dataclasses.asdict(task) for task in tasks]})
+        told = {**dataclasses.asdict(record), **summary(record, run_dir)}
+        print_json({**told, "tasks": [dataclasses.asdict(task) for task in tasks]})
         return
     out.print(f"[bold]{record.id}[/bold]  {record.verdict}  {record.started[:19].replace('T', ' ')} UTC")
     out.print(f"source {record.source}  {record.source_fingerprint[:19]}  bundle {record.bundle[:12]}\n")
@@ -87,21 +88,12 @@ def open_report(run: RunId = "latest", runs_dir: RunsDir = DEFAULT_RUNS_DIR) -> 
         tidemill runs open latest
     """
     layout = Layout(runs_dir)
-    record = _find(layout, run)
+    record = layout.find(run)
     page = layout.run_dir(record.id) / "report.html"
     if not page.is_file():
         raise UsageError(f"run {record.id}", f"has no report ({record.verdict})")
     out.print(str(page), soft_wrap=True)
     webbrowser.open(page.resolve().as_uri())
-
-
-def _find(layout: Layout, run: str) -> RunRecord:
-    if run == "latest":
-        runs = layout.records()
-        if not runs:
-            raise UsageError("latest", f"there is no run below {layout.runs}", remedy="`tidemill run` makes one")
-        return runs[0]
-    return RunRecord.read(layout.run_dir(run))
 
 
 def _costs(task: TaskRecord) -> tuple[Any, ...]:

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from tidemill.errors import UsageError
 from tidemill_pipelines.console import DEFAULT_RUNS_DIR, Json, RunsDir, out, print_json, print_table
 from tidemill_pipelines.targets.local.environments import call
 from tidemill_pipelines.targets.local.layout import Layout
@@ -73,12 +72,8 @@ def accept(
 
 def _curate(command: str, problem_dir: Path, run: str, runs_dir: Path, *flags: str) -> Mapping[str, Any]:
     layout = Layout(runs_dir)
-    if run == "latest":
-        records = layout.records()
-        if not records:
-            raise UsageError("latest", f"there is no run below {layout.runs}", remedy="`tidemill run` makes one")
-        run = records[0].id
-    arguments = [command, str(problem_dir), str(layout.run_dir(run)), *flags]
+    run_dir = layout.run_dir(layout.find(run).id)
+    arguments = [command, str(problem_dir), str(run_dir), *flags]
     result: Mapping[str, Any] = call("validation", "tidemill.validate.curation", arguments)
     return result
 

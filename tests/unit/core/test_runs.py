@@ -34,6 +34,12 @@ def test_the_verdict_follows_the_exit_codes(tasks, verdict, exit_code):
     assert EXIT_CODES[verdict] == exit_code
 
 
+def test_a_pipeline_that_deploys_is_released_only_once_it_has():
+    assert verdict_of([task("ingest")], ["ingest", "deploy"]) == "defect"
+    assert verdict_of([task("deploy", "running", None)], ["ingest", "deploy"]) == "defect"
+    assert verdict_of([task("deploy")], ["ingest", "deploy"]) == "released"
+
+
 def test_a_task_reads_back_as_written(tmp_path):
     record = TaskRecord(
         "train",

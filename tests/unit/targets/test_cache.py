@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,3 +60,21 @@ def test_a_miss_names_everything_that_changed() -> None:
     why = explain_miss(changed, RECORD)
     assert why.endswith("the code or its environment, parameter source_fingerprint, input bundle")
     assert "gone" in explain_miss(RECORD, RECORD)
+
+
+def test_two_runs_that_need_one_result_come_one_after_the_other(tmp_path: Path) -> None:
+    here, there = Cache(tmp_path / "cache"), Cache(tmp_path / "cache")
+    came = threading.Event()
+
+    def second() -> None:
+        with there.alone("k"):
+            came.set()
+
+    with here.alone("k"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert not came.wait(0.3), "both made it at once"
+        with there.alone("another"):
+            pass
+    assert came.wait(10)
+    thread.join()

@@ -30,6 +30,16 @@ def test_a_module_answers_with_json(here: Path) -> None:
     assert environments.call("control", "answering", ["a", "b"]) == ["a", "b"]
 
 
+def test_modules_where_the_command_is_started_take_nothings_place(
+    here: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "json.py").write_text("raise AssertionError('this json is the user's')")
+    (here / "answering.py").write_text("import json; print(json.dumps(1))")
+    monkeypatch.chdir(elsewhere)
+    assert environments.call("control", "answering", []) == 1
+
+
 def test_the_error_of_a_stage_arrives_in_its_parts(here: Path) -> None:
     (here / "failing.py").write_text(
         "from tidemill.stage import Stage\n"

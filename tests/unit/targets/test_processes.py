@@ -82,6 +82,21 @@ def test_a_task_may_fork(tmp_path: Path) -> None:
     assert Processes(tmp_path, {}).run("task", CONTROL, _command(body, tmp_path), {}).exit_code == 0
 
 
+def test_modules_where_the_command_is_started_take_nothings_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "uuid.py").write_text("raise AssertionError('this uuid is the user's')")
+    monkeypatch.chdir(tmp_path)
+    assert Processes(tmp_path, {}).run("task", CONTROL, _command("import uuid", tmp_path), {}).exit_code == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_disk_that_fills_up_outside_the_stage_is_the_platforms_fault_too(tmp_path: Path) -> None:
+    body = "open('/dev/full', 'w', buffering=1).write('x\\n')"
+    assert Processes(tmp_path, {}).run("task", CONTROL, _command(body, tmp_path), {}).exit_code == 5
+    assert "No space left" in (tmp_path / "task.log").read_text()
+
+
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

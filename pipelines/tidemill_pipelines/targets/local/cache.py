@@ -6,11 +6,13 @@ path is a different key, and the same content reached by another way is the same
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -95,6 +97,17 @@ class Cache:
     def __init__(self, directory: Path, only_run: str | None = None) -> None:
         self._directory = directory
         self._only_run = only_run
+
+    @contextlib.contextmanager
+    def alone(self, key: str) -> Iterator[None]:
+        """Waits until no other run makes the result of ``key``, and keeps others waiting.
+
+        Two runs at once then do the work once, and never write to the same checkpoints.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with (self._directory / f"{key}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def find(self, key: str) -> Entry | None:
         """Returns the entry of ``key`` if it can be used, outputs verified."""

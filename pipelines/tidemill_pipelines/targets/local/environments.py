@@ -55,7 +55,7 @@ def call(name: str, module: str, arguments: Sequence[str]) -> Any:
     Raises:
         TidemillError: with the message and exit code of the module, if it failed.
     """
-    command = [str(interpreter(name)), "-m", module, *arguments]
+    command = [str(interpreter(name)), "-P", "-m", module, *arguments]
     with tempfile.TemporaryDirectory() as directory:
         record = Path(directory) / "record.json"
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", RECORD_VARIABLE: str(record)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -50,20 +52,23 @@ class TaskExecutor:
         """Runs or reuses one task, records it, and returns whether it succeeded."""
         started = time.monotonic()
         record = self._begin(call)
+        with self._cache.alone(record.cache_key) if record.cache_key else contextlib.nullcontext():
+            done = self._reuse_or_execute(call, record, started)
+        done = replace(done, wall_s=time.monotonic() - started)
+        done.write(self._run_dir)
+        self._observe(done)
+        return done.exit_code == 0
+
+    def _reuse_or_execute(self, call: Call, record: TaskRecord, started: float) -> TaskRecord:
         entry = self._cache.find(record.cache_key) if record.cache_key else None
         if entry:
             self._processes.drop(record.name)
             entry.restore(call.root)
             reason = f"code, parameters and the content of all inputs are the same as in run {entry.run}"
             done = replace(record, status="cached", exit_code=0, cache_reason=reason, reused_from=entry.run)
-            done = replace(done, outputs=self._outputs(call), summary=entry.summary)
-        else:
-            self._warm(call.task)
-            done = self._execute(call, record, started)
-        done = replace(done, wall_s=time.monotonic() - started)
-        done.write(self._run_dir)
-        self._observe(done)
-        return done.exit_code == 0
+            return replace(done, outputs=self._outputs(call), summary=entry.summary)
+        self._warm(call.task)
+        return self._execute(call, record, started)
 
     def _begin(self, call: Call) -> TaskRecord:
         code = code_digest(call.task.image, call.task.command)
@@ -117,6 +122,8 @@ class TaskExecutor:
         if ended.exit_code == 0 and record.cache_key:
             run = self._run_dir.name
             self._cache.put(record.cache_key, Entry(run, call.root, done.outputs, done.summary))
+            # What the checkpoints were for is done; without reuse, the next run must not go on from them.
+            shutil.rmtree(self._scratch / record.cache_key, ignore_errors=True)
         return done
 
     def _outputs(self, call: Call) -> dict[str, Artifact]:

@@ -73,7 +73,9 @@ class Processes:
                 task, "the local target runs Python components that install nothing", command[0], "give it an image"
             )
         modules = [m for m in _IMPORT.findall(command[3]) if m != "tidemill.stage"]
-        arguments = [str(interpreter(environment_of(image))), "-m", "tidemill_pipelines.targets.local.worker", *modules]
+        # -P: modules in the directory where the command happens to be started must not take the place of others.
+        python = [str(interpreter(environment_of(image))), "-P"]
+        arguments = [*python, "-m", "tidemill_pipelines.targets.local.worker", *modules]
         self._logs.mkdir(parents=True, exist_ok=True)
         with (self._logs / f"{task}.log").open("a") as log:
             return subprocess.Popen(

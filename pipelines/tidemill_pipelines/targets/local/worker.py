@@ -17,6 +17,8 @@ import threading
 import time
 from pathlib import Path
 
+from tidemill.errors import PlatformError, classify
+
 
 def main() -> None:
     """Runs the task that standard input brings; ``sys.argv`` names the modules to import before."""
@@ -36,14 +38,22 @@ def main() -> None:
     with Path(os.devnull).open() as nothing:
         os.dup2(nothing.fileno(), 0)
     threading.Thread(target=_end_with_the_runner, args=(pipe,), daemon=True).start()
-    with tempfile.TemporaryDirectory() as directory:
-        program = Path(directory) / "ephemeral_component.py"
-        program.write_text(task["code"], encoding="utf-8")
-        sys.argv = ["executor_main", "--component_module_path", str(program), *task["arguments"]]
-        executor.executor_main()
+    exit_code = 0
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            program = Path(directory) / "ephemeral_component.py"
+            program.write_text(task["code"], encoding="utf-8")
+            sys.argv = ["executor_main", "--component_module_path", str(program), *task["arguments"]]
+            executor.executor_main()
+    except OSError as error:  # around the stage, which tells its own: a disk too full for what kfp itself writes
+        failure = classify("the task's process", error)
+        if failure.exit_code != PlatformError.exit_code:
+            raise
+        print(f"{type(failure).__name__}: {failure}", file=sys.stderr)
+        exit_code = failure.exit_code
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # tearing TensorFlow and Beam down takes a second and does nothing for anyone
+    os._exit(exit_code)  # tearing TensorFlow and Beam down takes a second and does nothing for anyone
 
 
 def _end_with_the_runner(pipe: int) -> None:
