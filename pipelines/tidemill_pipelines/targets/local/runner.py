@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import tidemill
 from tidemill.bundle import pack_views
-from tidemill.errors import UsageError
+from tidemill.errors import UsageError, classify
 from tidemill.files import write_text
 from tidemill.ingest.fingerprint import fingerprint
 from tidemill.problem import load_problem
-from tidemill.runs import RunRecord, TaskRecord, output, read_tasks, verdict_of
+from tidemill.runs import RunRecord, TaskRecord, Verdict, output, read_tasks, verdict_of
+from tidemill.stage import COMMIT_VARIABLE, LOCK_VARIABLE
+from tidemill_pipelines.pipelines import load_pipeline
 from tidemill_pipelines.targets.local.cache import Cache
 from tidemill_pipelines.targets.local.environments import lock_digest
 from tidemill_pipelines.targets.local.executor import TaskExecutor
-from tidemill_pipelines.targets.local.layout import Layout
+from tidemill_pipelines.targets.local.layout import Layout, held
 from tidemill_pipelines.targets.local.processes import Processes
+
+if TYPE_CHECKING:
+    from tidemill_pipelines.targets.local.ir import CompiledPipeline
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class Request:
 
     Attributes:
         overrides: YAML values by dotted path of problem.yaml.
-        resume: id of a run to go on with; its other settings must be what they were.
+        resume: id of a run to go on with, or ``latest``; it must be of the same problem and pipeline.
         reuse: whether results of other runs may be reused.
     """
 
@@ -61,16 +68,13 @@ def run(request: Request, layout: Layout, observer: Observer) -> RunRecord:
         TidemillError: if the run can't even begin: a faulty problem, a missing source, a missing environment.
         KeyboardInterrupt: after the run was recorded as interrupted.
     """
-    from tidemill_pipelines.targets.local.ir import CompiledPipeline, execute
+    from tidemill_pipelines.targets.local.ir import execute
 
+    pipeline = load_pipeline(request.pipeline)
     problem = load_problem(request.problem_dir, request.overrides)
     source_fingerprint = fingerprint(request.source)
     bundles = pack_views(problem, request.problem_dir, layout.bundles.resolve())
     run_dir = _run_dir(request, layout, problem.name).resolve()
-    run_dir.mkdir(parents=True, exist_ok=True)
-    pipeline_file = run_dir / "pipeline.yaml"
-    _compile(request.pipeline, pipeline_file)
-    compiled = CompiledPipeline(pipeline_file)
     arguments = {
         "data_bundle": str(bundles["data"]),
         "feature_bundle": str(bundles["features"]),
@@ -84,77 +88,98 @@ def run(request: Request, layout: Layout, observer: Observer) -> RunRecord:
         "run_dir": str(run_dir),
         "beam_runner": request.beam_runner,
     }
-    record = RunRecord(
-        id=run_dir.name,
-        problem=problem.name,
-        pipeline=request.pipeline,
-        verdict="running",
-        started=datetime.now(UTC).isoformat(),
-        source=request.source,
-        source_fingerprint=source_fingerprint,
-        bundle=bundles["whole"].stem,
-        stages=tuple(task.name for task in compiled.tasks),
-        environment=_environment(),
-        parameters={**arguments, "problem_dir": str(request.problem_dir), "overrides": dict(request.overrides)},
-    )
-    _forget_tasks(run_dir)
-    record.write(run_dir)
-    observer.planned(record)
-    started = time.monotonic()
-    processes = Processes(run_dir / "logs", {"TF_CPP_MIN_LOG_LEVEL": "2"})
-    executor = TaskExecutor(
-        run_dir=run_dir,
-        tasks=compiled.tasks,
-        cache=Cache(layout.cache.resolve(), None if request.reuse else run_dir.name),
-        processes=processes,
-        scratch=layout.scratch.resolve(),
-        earlier=_earlier(layout, record),
-        observe=observer.task,
-    )
-    interrupted = False
-    try:
-        execute(compiled, arguments, run_dir / "artifacts", run_dir / "logs" / "kfp.log", executor)
-    except KeyboardInterrupt:
-        interrupted = True
-        raise
-    finally:
-        processes.close()
-        _show_report(run_dir)
-        verdict = "interrupted" if interrupted else verdict_of(read_tasks(run_dir))
-        record = replace(
-            record, verdict=verdict, ended=datetime.now(UTC).isoformat(), wall_s=time.monotonic() - started
+    with held(run_dir):
+        compiled = _compile(pipeline, run_dir / "pipeline.yaml")
+        record = RunRecord(
+            id=run_dir.name,
+            problem=problem.name,
+            pipeline=request.pipeline,
+            verdict="running",
+            started=datetime.now(UTC).isoformat(),
+            source=request.source,
+            source_fingerprint=source_fingerprint,
+            bundle=bundles["whole"].stem,
+            stages=tuple(task.name for task in compiled.tasks),
+            environment=_environment(),
+            parameters={**arguments, "problem_dir": str(request.problem_dir), "overrides": dict(request.overrides)},
         )
+        _forget_tries(run_dir)
         record.write(run_dir)
-    return record
+        observer.planned(record)
+        origin = {
+            LOCK_VARIABLE: record.environment["uv.lock sha256"],
+            COMMIT_VARIABLE: record.environment["git commit"],
+        }
+        processes = Processes(run_dir / "logs", {"TF_CPP_MIN_LOG_LEVEL": "2", **origin})
+        executor = TaskExecutor(
+            run_dir=run_dir,
+            tasks=compiled.tasks,
+            cache=Cache(layout.cache.resolve(), None if request.reuse else run_dir.name),
+            processes=processes,
+            scratch=layout.scratch.resolve(),
+            earlier=_earlier(layout, record),
+            observe=observer.task,
+        )
+        with contextlib.closing(processes), _concluded(record, run_dir):
+            execute(compiled, arguments, run_dir / "artifacts", run_dir / "logs" / "kfp.log", executor)
+        return RunRecord.read(run_dir)
+
+
+@contextlib.contextmanager
+def _concluded(record: RunRecord, run_dir: Path) -> Iterator[None]:
+    """Writes how the run ended, however it ends."""
+    begun = time.monotonic()
+
+    def write(verdict: Verdict) -> None:
+        _show_report(run_dir)
+        now, wall_s = datetime.now(UTC).isoformat(), time.monotonic() - begun
+        replace(record, verdict=verdict, ended=now, wall_s=wall_s).write(run_dir)
+
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # where the disk is full, that is the error to be told
+            write(_verdict(error))
+        raise
+    write(verdict_of(read_tasks(run_dir), record.stages))
+
+
+def _verdict(error: BaseException) -> Verdict:
+    """Returns what an error of the runner itself, not of a task, makes of the run."""
+    verdicts: Mapping[int, Verdict] = {130: "interrupted", 4: "bad_input", 5: "platform_failure"}
+    return verdicts.get(classify("run", error).exit_code, "defect")
 
 
 def _run_dir(request: Request, layout: Layout, problem: str) -> Path:
-    if request.resume:
-        run_dir = layout.run_dir(request.resume)
-        before = RunRecord.read(run_dir)
+    if request.resume is not None:
+        before = layout.find(request.resume)
         if before.problem != problem or before.pipeline != request.pipeline:
             expected = f"a run of {before.problem} with pipeline {before.pipeline}"
             raise UsageError(f"--resume {request.resume}", expected, f"{problem} with {request.pipeline}")
-        return run_dir
+        return layout.run_dir(before.id)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    return layout.runs / f"{problem}-{stamp}-{secrets.token_hex(2)}"
+    run_dir = layout.runs / f"{problem}-{stamp}-{secrets.token_hex(2)}"
+    run_dir.mkdir(parents=True)  # fails if two runs should ever get one id
+    return run_dir
 
 
-def _compile(name: str, path: Path) -> None:
+def _compile(pipeline: Any, path: Path) -> CompiledPipeline:
     from kfp import compiler
 
-    from tidemill_pipelines.pipelines import load_pipeline
+    from tidemill_pipelines.targets.local.ir import CompiledPipeline
 
-    compiler.Compiler().compile(load_pipeline(name), str(path))
+    compiler.Compiler().compile(pipeline, str(path))
+    return CompiledPipeline(path)
 
 
 def _absolute(source: str) -> str:
     return source if "://" in source else str(Path(source).absolute())
 
 
-def _forget_tasks(run_dir: Path) -> None:
-    """Removes the records of the tries before a resume; their results are found again through the cache."""
+def _forget_tries(run_dir: Path) -> None:
+    """Removes what tries before a resume said of themselves; their results are found again through the cache."""
     shutil.rmtree(run_dir / "tasks", ignore_errors=True)
+    (run_dir / "report.html").unlink(missing_ok=True)
 
 
 def _show_report(run_dir: Path) -> None:
@@ -185,6 +210,9 @@ def _environment() -> dict[str, str]:
 
 
 def _git_commit() -> str:
+    git = shutil.which("git")
+    if git is None:
+        return "unknown: no git here"
     here = Path(tidemill.__file__).parent
-    done = subprocess.run(["git", "-C", str(here), "describe", "--always", "--dirty"], capture_output=True, text=True)
+    done = subprocess.run([git, "-C", str(here), "describe", "--always", "--dirty"], capture_output=True, text=True)
     return done.stdout.strip() if done.returncode == 0 else "not a git checkout"
