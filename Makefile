@@ -33,7 +33,7 @@ $(LENDING): components/tidemill/synthetic/lending.py
 
 test: setup ## Run every test, each in its environment, and check coverage (10 to 20 minutes)
 	@rm -f .coverage .coverage.*
-	@$(MAKE) --no-print-directory -j2 --output-sync=target test-control test-validation test-tensorflow test-serving
+	@$(MAKE) --no-print-directory -j2 --keep-going --output-sync=target test-control test-validation test-tensorflow test-serving
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report --include='components/*' --skip-covered --fail-under=90
 

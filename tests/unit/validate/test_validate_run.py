@@ -12,6 +12,7 @@ from tensorflow_metadata.proto.v0 import schema_pb2
 
 from tidemill.decisions import read_decision
 from tidemill.errors import DataError
+from tidemill.gates import DataGate
 from tidemill.validate.statistics import read_statistics
 
 UNEXPECTED = "ENUM_TYPE_UNEXPECTED_STRING_VALUES"
@@ -353,4 +354,4 @@ def test_the_curated_schemas_comparators_set_a_columns_own_limit(make_loans: Any
     loans = make_loans(put("city", mostly, "eval"), schema=edited(curated, "city", loosen))
     assert loans.validate().passed
     limits = {e["column"]: e["limit"] for e in loans.anomalies["skew"] if e["measure"] == "l_infinity"}
-    assert (limits["city"], limits["term"]) == (0.9, 0.2)
+    assert (limits["city"], limits["term"]) == (0.9, DataGate().max_skew)
