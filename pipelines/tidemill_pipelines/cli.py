@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import tidemill
-from tidemill.errors import TidemillError
+from tidemill.errors import TidemillError, classify
 from tidemill_pipelines.commands import endpoint, models, runs, schema
 from tidemill_pipelines.commands.init import init
 from tidemill_pipelines.commands.run import run
@@ -47,7 +47,11 @@ def main() -> None:
     """Runs the command; an error is told in a few lines and ends with its documented exit code."""
     try:
         app()
-    except TidemillError as error:
-        err.print(f"[red]error[/red] {type(error).__name__}", soft_wrap=True)
-        err.print(str(error), markup=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+    except (TidemillError, OSError, MemoryError) as error:
+        told = classify("tidemill", error)
+        if told is not error and told.exit_code == TidemillError.exit_code:
+            raise  # a defect: its trace is wanted
+        err.print("error", style="red", end=" ")
+        err.print(type(told).__name__)
+        err.print(str(told), soft_wrap=True)
+        sys.exit(told.exit_code)

@@ -14,13 +14,19 @@ from rich.text import Text
 
 RunsDir = Annotated[
     Path,
-    typer.Option("--runs-dir", envvar="TIDEMILL_RUNS_DIR", help="Directory of runs, registry, endpoints and cache."),
+    typer.Option(
+        "--runs-dir",
+        envvar="TIDEMILL_RUNS_DIR",
+        file_okay=False,
+        help="Directory of runs, registry, endpoints and cache.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
 DEFAULT_RUNS_DIR = Path(".tidemill")
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# Names, paths and values of the user's data are printed as they are, brackets and colons included.
+out = Console(highlight=False, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def print_json(value: Any) -> None:

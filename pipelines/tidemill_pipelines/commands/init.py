@@ -11,11 +11,9 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from tidemill.bundle import PROBLEM_FILE
 from tidemill.errors import UsageError
 from tidemill.files import write_text
 from tidemill.ingest.suggestion import Suggestion, suggest
-from tidemill.problem import parse_problem
 from tidemill_pipelines.console import Json, out, print_json
 
 _WIDTH = 118
@@ -40,6 +38,9 @@ def init(
 
         tidemill init problems/churn --source 'exports/*.parquet' --label churned --force
     """
+    from tidemill.bundle import PROBLEM_FILE
+    from tidemill.problem import parse_problem
+
     path = directory / PROBLEM_FILE
     if path.exists() and not force:
         raise UsageError(str(path), "is there already", remedy="`--force` replaces it")
@@ -215,7 +216,7 @@ def _tell(path: Path, source: str, facts: Mapping[str, Any], suggestion: Suggest
     out.print(f"wrote {path}: {suggestion.task}, {len(suggestion.features)} features", soft_wrap=True)
     _list("left out", (f"{name}: {reason}" for name, reason in suggestion.left_out.items()))
     _list("suspected sensitive, for you to confirm", suggestion.sensitive)
-    out.print(f"next: read it, then `tidemill run {path.parent} --source {source}`", soft_wrap=True, markup=False)
+    out.print(f"next: read it, then `tidemill run {path.parent} --source {source}`", soft_wrap=True)
 
 
 def _list(title: str, lines: Iterable[str] | Sequence[str]) -> None:
@@ -223,4 +224,4 @@ def _list(title: str, lines: Iterable[str] | Sequence[str]) -> None:
     if lines:
         out.print(f"{title}:")
         for line in lines:
-            out.print(f"  {line}", soft_wrap=True, markup=False)
+            out.print(f"  {line}", soft_wrap=True)

@@ -46,7 +46,8 @@ class RunView:
     def planned(self, run: RunRecord) -> None:
         self._stages = tuple(run.stages)
         if not self._quiet:
-            self._console.print(f"run [bold]{run.id}[/bold]: {run.problem} from {run.source}", soft_wrap=True)
+            told = Text.assemble("run ", (run.id, "bold"), f": {run.problem} from {run.source}")
+            self._console.print(told, soft_wrap=True)
         if self._live:
             self._live.start()
 

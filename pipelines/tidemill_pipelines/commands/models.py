@@ -131,7 +131,8 @@ def _show_version(registry: Registry, version: int, json_output: bool) -> None:
         path = str(registry.directory(version).absolute())
         print_json({**facts, "path": path, "model": dataclasses.asdict(manifest), "lineage": lineage})
         return
-    out.print(f"[bold]{registry.model} {version}[/bold]  {', '.join(aliases)}  {manifest.task}")
+    out.print(f"{registry.model} {version}", style="bold", end="")
+    out.print(f"  {', '.join(aliases)}  {manifest.task}")
     print_table(("", ""), _origins(registry, version), "")
     checks = [check for decision in lineage["decisions"].values() for check in decision["checks"]]
     rows = [

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from tidemill.decisions import Check, read_decision
 from tidemill.errors import UsageError
 from tidemill.runs import EXIT_CODES, RunRecord, TaskRecord, output, read_tasks
 from tidemill_pipelines.commands.live import RunView
 from tidemill_pipelines.console import DEFAULT_RUNS_DIR, Json, RunsDir, duration, err, out, print_json
+from tidemill_pipelines.pipelines import PIPELINES
 from tidemill_pipelines.targets.local.layout import Layout
 
+BeamRunner = Literal["direct", "flink", "dataflow", "spark"]
 _VERDICTS = {
     "released": ("green", "released"),
     "completed": ("green", "completed"),
@@ -31,15 +35,17 @@ _EVIDENCE = (("validate", "anomalies"), ("evaluate", "blessing"), ("rehearse", "
 
 
 def run(
-    problem_dir: Annotated[Path, typer.Argument(help="Directory with problem.yaml.", show_default=False)],
+    problem_dir: Annotated[Path, typer.Argument(help="Directory with problem.yaml.", file_okay=False)],
     source: Annotated[str | None, typer.Option(help="The table: file, directory, glob or URI.")] = None,
-    pipeline: Annotated[str, typer.Option(help="Pipeline to run.")] = "training",
+    pipeline: Annotated[str, typer.Option(help=f"Pipeline to run: {', '.join(PIPELINES)}.")] = "training",
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of problem.yaml.")
     ] = None,
-    beam_runner: Annotated[str, typer.Option(help="direct, flink, dataflow or spark.")] = "direct",
-    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run that was killed.")] = None,
+    beam_runner: Annotated[BeamRunner, typer.Option(help="What the Beam stages run on.")] = "direct",
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with a run that was killed: its id, or `latest`.")
+    ] = None,
     reuse: Annotated[bool, typer.Option(help="Reuse unchanged stages of earlier runs.")] = True,
     json_output: Json = False,
 ) -> None:
@@ -60,11 +66,12 @@ def run(
     from tidemill_pipelines.targets.local.runner import run as run_locally
 
     layout = Layout(runs_dir)
+    given = _parse(overrides or [])
     request = Request(
         problem_dir=problem_dir,
-        source=source or _default_source(problem_dir),
+        source=source or _default_source(problem_dir, given),
         pipeline=pipeline,
-        overrides=_parse(overrides or []),
+        overrides=given,
         beam_runner=beam_runner,
         resume=resume,
         reuse=reuse,
@@ -79,11 +86,12 @@ def run(
 
     try:
         # kfp.local prints to sys.stdout, which is redirected while it runs: the view keeps today's.
-        with RunView(Console(file=sys.stdout, highlight=False), quiet=json_output) as view:
+        with RunView(Console(file=sys.stdout, highlight=False, markup=False, emoji=False), quiet=json_output) as view:
             record = run_locally(request, layout, Observer(planned, view.task))
     except KeyboardInterrupt:
-        again = f"; `--resume {record.id}` with the same command goes on" if record else ""
-        err.print(f"[yellow]interrupted[/yellow]{again}", soft_wrap=True)
+        err.print("interrupted", style="yellow", end="\n" if record is None else "")
+        if record:
+            err.print(f"; `--resume {record.id}` with the same command goes on", soft_wrap=True)
         raise typer.Exit(130) from None
     run_dir = layout.run_dir(record.id)
     if json_output:
@@ -112,10 +120,10 @@ def summary(record: RunRecord, run_dir: Path) -> dict[str, Any]:
     }
 
 
-def _default_source(problem_dir: Path) -> str:
+def _default_source(problem_dir: Path, overrides: Mapping[str, str]) -> str:
     from tidemill.problem import load_problem
 
-    source = load_problem(problem_dir).ingest.source
+    source = load_problem(problem_dir, overrides).ingest.source
     if source is None:
         raise UsageError("--source", "the problem names no `ingest.source`", remedy="give the table with --source")
     return source if "://" in source else str(problem_dir / source)
@@ -124,7 +132,7 @@ def _default_source(problem_dir: Path) -> str:
 def _parse(overrides: list[str]) -> dict[str, str]:
     faulty = [o for o in overrides if "=" not in o]
     if faulty:
-        raise UsageError(f"--set {faulty[0]}", "expected KEY=VALUE", remedy="--set training.max_epochs=5")
+        raise UsageError(f"--set {', '.join(faulty)}", "expected KEY=VALUE", remedy="--set training.max_epochs=5")
     return dict(o.split("=", 1) for o in overrides)
 
 
@@ -141,26 +149,23 @@ def _deployment(tasks: list[TaskRecord]) -> dict[str, Any] | None:
 def _conclude(record: RunRecord, run_dir: Path) -> None:
     style, words = _VERDICTS[record.verdict]
     tasks = read_tasks(run_dir)
-    out.print(f"\n[bold {style}]{words}[/bold {style}] in {duration(record.wall_s)}")
+    out.print(Text.assemble("\n", (words, f"bold {style}"), f" in {duration(record.wall_s)}"))
     for task in tasks:
         if task.error:
-            out.print(task.error["message"], markup=False, soft_wrap=True)
+            out.print(task.error["message"], soft_wrap=True)
     for checks in _decisions(tasks):
         for check in checks:
             if check.value is not None and (not check.passed or (check.name in _DECIDING and not check.slice)):
-                mark = (
-                    "[green]✓[/green]" if check.passed else "[red]✗[/red]" if check.blocking else "[yellow]![/yellow]"
-                )
+                mark = ("✓", "green") if check.passed else ("✗", "red") if check.blocking else ("!", "yellow")
                 where = ", ".join(f"{k}={v}" for k, v in check.slice.items())
-                out.print(
-                    f"  {mark} {check.name}{' of ' + where if where else ''}: {check.got}, limit {check.expected}"
-                )
+                name = f"{check.name} of {where}" if where else check.name
+                out.print(Text.assemble("  ", mark, f" {name}: {check.got}, limit {check.expected}"))
     page = run_dir / "report.html"
     if page.is_file():
         out.print(f"report: {page}", soft_wrap=True)
     if deployment := _deployment(tasks):
         out.print("ask the endpoint:")
-        out.print(f"  {deployment['curl']}", markup=False, soft_wrap=True)
+        out.print(f"  {deployment['curl']}", soft_wrap=True)
     if record.verdict in ("platform_failure", "defect"):
         out.print(f"logs: {run_dir / 'logs'}; `--resume {record.id}` goes on from the finished stages", soft_wrap=True)
 

@@ -63,8 +63,11 @@ def show(
         told = {**dataclasses.asdict(record), **summary(record, run_dir)}
         print_json({**told, "tasks": [dataclasses.asdict(task) for task in tasks]})
         return
-    out.print(f"[bold]{record.id}[/bold]  {record.verdict}  {record.started[:19].replace('T', ' ')} UTC")
-    out.print(f"source {record.source}  {record.source_fingerprint[:19]}  bundle {record.bundle[:12]}\n")
+    out.print(record.id, style="bold", end="")
+    out.print(f"  {record.verdict}  {record.started[:19].replace('T', ' ')} UTC")
+    out.print(
+        f"source {record.source}  {record.source_fingerprint[:19]}  bundle {record.bundle[:12]}\n", soft_wrap=True
+    )
     if why_cached:
         rows = [(task.name, task.status, task.cache_reason) for task in tasks]
         print_table(("stage", "status", "why"), rows, "no stage ran")
@@ -74,7 +77,7 @@ def show(
         )
     facts = summary(record, run_dir)
     for message in [*facts["errors"], *facts["refusals"]]:
-        out.print(message, markup=False, soft_wrap=True)
+        out.print(message, soft_wrap=True)
     if facts["report"]:
         out.print(f"report: {facts['report']}", soft_wrap=True)
 
