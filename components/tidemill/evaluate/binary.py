@@ -81,7 +81,7 @@ class BinaryCells:
             "calibration": Cells(
                 calibration,
                 CALIBRATION_BINS,
-                np.stack([weights, moments["label"], moments["prediction"]], -1),
+                np.stack([weights, moments["label"], moments["prediction"], weights**2], -1),
             ),
         }
 

@@ -84,7 +84,7 @@ def run_engine(
     found: dict[str, np.ndarray] = {}
     for slice_key, by_output in tfma.load_eval_result(str(output)).slicing_metrics:
         number = numbers.get(tuple(sorted(slice_key)))
-        for sub_key, values in by_output[""].items():
+        for sub_key, values in by_output[""].items() if by_output else ():  # plots alone leave no metrics
             for name, value in values.items():
                 if number is not None and "doubleValue" in value:
                     name = f"{name}@{sub_key}" if sub_key else name

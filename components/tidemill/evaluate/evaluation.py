@@ -43,6 +43,7 @@ class Inputs:
         directories: the models that have to predict, by name.
         candidate: manifest of the candidate.
         champion: manifest of the champion, if there is one.
+        incomparable: why the champion can't be held against the candidate, or nothing.
         labels: what the training split's labels say.
     """
 
@@ -55,6 +56,7 @@ class Inputs:
     directories: Mapping[str, str]
     candidate: ModelManifest
     champion: ModelManifest | None
+    incomparable: str
 
     @classmethod
     def read(cls, bundle: Bundle, examples: Path, model: Path, champion: Path) -> Inputs:
@@ -67,7 +69,8 @@ class Inputs:
         problem = bundle.problem
         validate_limits(problem)
         config = read_user_config(bundle.directory / EVAL_CONFIG_FILE, problem)
-        reader = LabelReader.of(problem, ExamplesManifest.read(examples))
+        manifest = ExamplesManifest.read(examples)
+        reader = LabelReader.of(problem, manifest)
         files = split_parts(examples)
         candidate = ModelManifest.read(model)
         if candidate.classes != reader.classes:
@@ -76,11 +79,12 @@ class Inputs:
             )
         current = ModelManifest.read(champion) if (champion / MODEL_MANIFEST).is_file() else None
         directories = {CANDIDATE: str(model)}
-        if current and not not_comparable(candidate, current) and current.digest != candidate.digest:
+        incomparable = not_comparable(candidate, current, manifest.columns) if current else ""
+        if current and not incomparable and current.digest != candidate.digest:
             directories[CHAMPION] = str(champion)
         plan = plan_slices(parts(examples, "test"), [*problem.sensitive, *config.keys])
         labels = TrainLabels.read(examples, reader)
-        return cls(problem, config, reader, files, plan, labels, directories, candidate, current)
+        return cls(problem, config, reader, files, plan, labels, directories, candidate, current, incomparable)
 
     @property
     def constants(self) -> dict[str, np.ndarray]:
@@ -138,12 +142,28 @@ class Inputs:
         return run_engine(self.files, read, self.config.engine, self.plan, output)
 
 
-def not_comparable(candidate: ModelManifest, champion: ModelManifest) -> str:
-    """Returns why the two can't be held against each other, or nothing."""
+_READABLE: Mapping[str, tuple[str, ...]] = {
+    "float32": ("float64", "int64"),
+    "int64": ("int64",),
+    "string": ("string",),
+}
+"""Types of columns that a model can read, by dtype of its input."""
+
+
+def not_comparable(candidate: ModelManifest, champion: ModelManifest, columns: Mapping[str, str]) -> str:
+    """Returns why the two can't be held against each other, or nothing.
+
+    Args:
+        columns: type by column of the rows. A column that there is no more is missing to the champion, as it is to
+            the endpoint.
+    """
     if champion.task != candidate.task:
         return f"the champion does {champion.task}, so they can't be compared"
     if champion.classes != candidate.classes:
         return f"the champion knows the classes {', '.join(champion.classes)}, so they can't be compared"
+    for name, dtype in champion.inputs.items():
+        if name in columns and columns[name] not in _READABLE[dtype]:
+            return f"the champion reads {name} as {dtype} and it is {columns[name]} now, so they can't be compared"
     return ""
 
 
@@ -253,7 +273,7 @@ class Evaluation:
 def _champion(inputs: Inputs, models: Mapping[str, Estimates]) -> Rival:
     if inputs.champion is None:
         return Rival("the champion", None, "no champion yet", absent=True)
-    return Rival("the champion", models.get(CHAMPION), not_comparable(inputs.candidate, inputs.champion))
+    return Rival("the champion", models.get(CHAMPION), inputs.incomparable)
 
 
 def _baseline(inputs: Inputs, models: Mapping[str, Estimates]) -> Rival:

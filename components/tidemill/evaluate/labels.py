@@ -118,7 +118,7 @@ class TrainLabels:
                 sample.append(labels)
                 sampled += len(labels)
         if total <= 0:
-            raise DataError("examples: train", "the baseline needs rows of positive weight", "none")
+            raise DataError("examples: train", "needs rows of positive weight", "none")
         inner = np.linspace(0, 1, _CALIBRATION_BINS + 1)[1:-1]
         edges = tuple(np.unique(np.quantile(np.concatenate(sample), inner)).tolist()) if sample else ()
         return cls(prior / total, weighted / total, edges)

@@ -84,10 +84,18 @@ class Judge:
 
     def decide(self, thresholds: Sequence[Threshold] = ()) -> Decision:
         """Returns the decision of the gate ``model``; ``thresholds`` are those of a user's EvalConfig."""
-        checks = [check for limit in self.problem.gates.quality for check in self._quality(limit)]
+        checks = [*self._answers()]
+        checks += [check for limit in self.problem.gates.quality for check in self._quality(limit)]
         checks += self._implied_baseline()
         checks += [check for limit in self.problem.gates.fairness for check in self._fairness(limit)]
         return Decision("model", (*checks, *self._threshold_checks(thresholds)))
+
+    def _answers(self) -> Iterator[Check]:
+        """Refuses a model without an answer for some row, whatever limits there are: no rate may count it as a no."""
+        loss = self.candidate.values["mae" if self.problem.task == "regression" else "log_loss"]
+        if math.isnan(loss[0]):
+            message = "Some row of the test split got an answer that is not a number, or no row has a weight."
+            yield Check("answers", False, "a number for every row", "not a number", message)
 
     def _quality(self, limit: QualityLimit) -> Iterator[Check]:
         numbers: list[int] = [0]
@@ -149,7 +157,7 @@ class Judge:
             holds,
             expected,
             abs(margin),
-            f"{rule}{expected} is required",
+            rule,
             gain,
         )
 
@@ -175,8 +183,8 @@ class Judge:
         blocking = True
         if math.isnan(value) or math.isnan(gain):
             holds, blocking = False, number == 0
-            reason = "it is not defined for all rows" if number == 0 else "one class only, or nothing was predicted"
-            message = f"{_title(metric)}{where} is not decided on {count:,} rows: {reason}."
+            reason = "there is one class only, nothing was predicted, or an answer is not a number"
+            message = f"{_title(metric)}{where} is not defined on {count:,} rows: {reason}."
         elif number and limit is not None and count < limit.min_examples:
             blocking = False
             message += f" Not decided: fewer than {limit.min_examples} rows."
@@ -186,6 +194,10 @@ class Judge:
         """Holds the thresholds of a user's EvalConfig against the metrics, as TFMA would."""
         for threshold in thresholds:
             names = [n for n in self.candidate.values if n.partition("@")[0] == threshold.metric]
+            if not names:
+                yield _undecidable(threshold, "TFMA gives no single number for it")
+            elif not threshold.slices.members(self.plan):
+                yield _undecidable(threshold, f"no test row is in the slice {_slice_text(threshold.slices.values)}")
             for name, number in itertools.product(names, threshold.slices.members(self.plan)):
                 yield from self._threshold(threshold, name, number)
 
@@ -241,6 +253,11 @@ class Judge:
             disparity = disparities(self.groups[key], limit.min_examples)[limit.metric]
             small = sum(group.count < limit.min_examples for group in self.groups[key])
             yield _fairness_check(limit, key, disparity, small)
+
+
+def _undecidable(threshold: Threshold, reason: str) -> Check:
+    message = f"EvalConfig: the threshold for {threshold.shown} can't be held: {reason}."
+    return Check(threshold.shown, False, "as eval_config.pbtxt says", "nothing", message)
 
 
 def _fairness_check(limit: FairnessLimit, key: tuple[str, ...], found: Disparity, small: int) -> Check:

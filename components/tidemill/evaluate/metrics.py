@@ -133,7 +133,10 @@ class Estimates:
 
 
 def estimate(task: str, point: Computed, replicated: Computed) -> Estimates:
-    """Puts intervals around metrics: Wilson's for rates, the Poisson bootstrap's for all others; none for counts."""
+    """Puts intervals around metrics: Wilson's for rates, the Poisson bootstrap's for all others; none for counts.
+
+    Resampling says nothing of a single row, nor of a few rows that are in perfect order: they have no interval.
+    """
     low: dict[str, np.ndarray] = {}
     high: dict[str, np.ndarray] = {}
     for name, value in point.values.items():
@@ -144,8 +147,8 @@ def estimate(task: str, point: Computed, replicated: Computed) -> Estimates:
             low[name], high[name] = wilson(value, point.sizes[name])
         else:
             below, above = bootstrap(value, replicated.values[name], (metric.low, metric.high))
-            # A few rows in perfect order are so in every replicate too: that is no certainty, but no knowledge.
             stuck = (below == above) & ((value == metric.low) | (value == metric.high))
+            stuck |= point.values["example_count"] <= 1
             low[name], high[name] = np.where(stuck, np.nan, below), np.where(stuck, np.nan, above)
     return Estimates(point.values, low, high, replicated.values)
 
@@ -169,6 +172,6 @@ def expected_calibration_error(bins: np.ndarray) -> np.ndarray:
     """Returns the mean distance of mean label and mean prediction over bins (Naeini et al. 2015, eq. 3).
 
     Args:
-        bins: float [..., bins, 3]: weight, weighted label, weighted prediction.
+        bins: float [..., bins, 3 or more]: weight, weighted label, weighted prediction.
     """
     return divide(np.abs(bins[..., 1] - bins[..., 2]).sum(-1), bins[..., 0].sum(-1))

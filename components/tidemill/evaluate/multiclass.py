@@ -53,7 +53,7 @@ class MulticlassCells:
             "actual": Cells(actual, self.classes, np.stack([weights, weights * hit, weights**2], -1)),
             "predicted": Cells(predicted, self.classes, np.stack([weights, weights**2], -1)),
             "calibration": Cells(
-                calibration, CALIBRATION_BINS, np.stack([weights, weights * hit, weights * confidence], -1)
+                calibration, CALIBRATION_BINS, np.stack([weights, weights * hit, weights * confidence, weights**2], -1)
             ),
             "confusion": Cells(
                 actual * self.classes + predicted, self.classes**2, weights[:, None], replicated=False, overall=True

@@ -38,7 +38,7 @@ import pyarrow as pa
 
 from tidemill.evaluate import curves
 from tidemill.evaluate.fairness import Group, disparities
-from tidemill.evaluate.intervals import wilson
+from tidemill.evaluate.intervals import effective_size, wilson
 from tidemill.evaluate.metrics import Estimates, compare
 from tidemill.evaluate.slices import SlicePlan
 
@@ -131,14 +131,15 @@ def calibration_bins(bins: np.ndarray, edges: Sequence[float], rates: bool) -> d
     """Returns ``calibration`` of metrics.json.
 
     Args:
-        bins: [bins, 3]: weight, weighted label, weighted prediction.
+        bins: [bins, 4]: weight, weighted label, weighted prediction, squared weight.
         edges: [bins + 1]; the outermost may be infinite.
         rates: whether the labels are 0 or 1, so that their mean is a rate with a Wilson interval.
     """
     rows = []
-    for (weight, label, prediction), (low, high) in zip(bins.tolist(), pairwise(edges), strict=True):
+    for (weight, label, prediction, squared), (low, high) in zip(bins.tolist(), pairwise(edges), strict=True):
         mean = label / weight if weight else math.nan
-        bounds = wilson(np.float64(mean), np.float64(weight)) if rates and weight else (math.nan, math.nan)
+        size = effective_size(np.float64(weight), np.float64(squared))
+        bounds = wilson(np.float64(mean), size) if rates and weight else (math.nan, math.nan)
         rows.append(
             {
                 "low": number(low),

@@ -45,7 +45,7 @@ class RegressionCells:
             "calibration": Cells(
                 bins,
                 len(self.edges) + 1,
-                np.stack([weights, weights * labels, weights * predictions], -1),
+                np.stack([weights, weights * labels, weights * predictions, weights**2], -1),
                 replicated=False,
             ),
         }

@@ -199,6 +199,6 @@ def _ranges(numbers: np.ndarray) -> ColumnValues:
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= width)
     edges = [float(f"{i * step:.12g}") for i in range(round(low / step), math.floor(high / step) + 1)]
     edges = edges or [float(f"{low:.12g}")]
-    shown = [f"{edge:g}" for edge in edges]
+    shown = [f"{edge:.12g}" for edge in edges]
     inner = [f"[{a}, {b})" for a, b in pairwise(shown)]
     return ColumnValues((f"< {shown[0]}", *inner, f">= {shown[-1]}", MISSING_VALUE, OTHER_VALUE), tuple(edges))

@@ -113,7 +113,8 @@ def write_result(
     """Writes metrics, plots, validations and eval_config.json.
 
     Args:
-        histogram: weighted rows, labels and predictions by calibration bucket for the whole, [buckets, 3]; None for
+        histogram: weighted rows, labels and predictions by calibration bucket for the whole, [buckets, 4], the
+            last the squared weights; None for
             tasks that have no such plot.
     """
     weighted = bool(config.model_specs[0].example_weight_key)
@@ -164,7 +165,7 @@ def _plots(histogram: np.ndarray, weighted: bool) -> metrics_for_slice_pb2.Plots
     record = metrics_for_slice_pb2.PlotsForSlice(slice_key=_slice_key({}))
     entry = record.plot_keys_and_values.add(key={"example_weighted": {"value": weighted}})
     edges = np.linspace(0, 1, len(histogram) + 1)
-    for (low, high), (weight, label, prediction) in zip(pairwise(edges.tolist()), histogram.tolist(), strict=True):
+    for (low, high), (weight, label, prediction, _) in zip(pairwise(edges.tolist()), histogram.tolist(), strict=True):
         entry.value.calibration_histogram_buckets.buckets.add(
             lower_threshold_inclusive=low,
             upper_threshold_exclusive=high,

@@ -47,6 +47,8 @@ class ScoreModel(tf.Module):
     def answer(self, score: tf.Tensor, colour: tf.Tensor) -> dict[str, tf.Tensor]:
         known = tf.where(tf.math.is_nan(score), tf.zeros_like(score), score)
         signal = known + self._noise * tf.sin(known * 7) + tf.where(colour == b"red", 0.3, 0.0)
+        if self._nan:
+            signal = tf.where(colour == b"red", float("nan"), signal)
         if self._task == "regression":
             return {"value": signal * 10 + 50}
         if self._task == "multiclass_classification":
@@ -54,8 +56,6 @@ class ScoreModel(tf.Module):
             probabilities = tf.nn.softmax(-3 * tf.square(signal[:, None] - centres[None, :]))
             return {"probabilities": probabilities, "label": tf.gather(self._classes, tf.argmax(probabilities, -1))}
         probability = tf.sigmoid(2 * signal)
-        if self._nan:
-            probability = tf.where(colour == b"red", float("nan"), probability)
         return {
             "probability": probability,
             "label": tf.gather(self._classes, tf.cast(probability >= self._threshold, tf.int32)),

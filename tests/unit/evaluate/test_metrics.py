@@ -8,7 +8,7 @@ import pytest
 from tidemill.errors import ProblemError
 from tidemill.evaluate.binary import BinaryCells, binary_metrics
 from tidemill.evaluate.counts import CellsOf, CountRows, Counts, Scored
-from tidemill.evaluate.metrics import METRICS, find_metric
+from tidemill.evaluate.metrics import METRICS, estimate, find_metric
 from tidemill.evaluate.multiclass import MulticlassCells, multiclass_metrics
 from tidemill.evaluate.regression import RegressionCells, regression_metrics
 
@@ -42,6 +42,12 @@ def test_a_model_that_selects_nobody_has_no_precision() -> None:
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.1])
 def test_a_probability_at_the_threshold_is_positive_as_the_model_answers_in_float32(threshold: float) -> None:
     assert binary([1, 0], [np.float32(threshold), 0.0], threshold)["recall"] == 1
+
+
+def test_one_row_has_no_interval_by_resampling() -> None:
+    found = estimate("binary_classification", *binary_metrics(counts_of(BinaryCells(0.5), [1], np.asarray([0.7])), "m"))
+    assert np.isnan([found.low["log_loss"][0], found.high["log_loss"][0], found.low["calibration"][0]]).all()
+    assert found.low["recall"][0] < found.high["recall"][0] == 1  # Wilson's interval knows of one row
 
 
 def test_certainty_that_is_wrong_costs_a_finite_log_loss() -> None:

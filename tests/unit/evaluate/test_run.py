@@ -162,6 +162,7 @@ def test_a_worse_challenger_is_refused_and_a_better_one_is_not(stage: Stage, mod
         "auc.worse_than_champion",
         "log_loss.worse_than_champion",
     ]
+    assert [message.count("is required") for message in report.refusals] == [1, 1]
     blessing = json.loads((stage.scratch / "blessing/blessing.json").read_text())
     assert blessing["champion"] == ModelManifest.read(better).digest == report.champion
     assert blessing["challenger"] == ModelManifest.read(worse).digest
@@ -244,12 +245,57 @@ def test_answers_that_are_not_numbers_refuse_the_model(stage: Stage, model_of: C
     report = stage(model=model_of(BINARY, answer_nan=True), gates={"quality": quality})
     assert not report.passed
     assert "auc" not in report.metrics
-    (refusal,) = stage.decision.refusals
+    answers, refusal = stage.decision.refusals
+    assert answers.name == "answers"
     assert "not defined" in refusal.message
     red = stage.check("auc", colour="red")
     assert not red.passed
     assert not red.blocking
     assert stage.document["metrics"][0]["values"]["auc"]["value"] is None
+
+
+@pytest.mark.parametrize("task", [BINARY, "multiclass_classification", "regression"])
+def test_answers_that_are_not_numbers_refuse_the_model_whatever_the_limits(
+    stage: Stage, model_of: Callable[..., Path], task: str
+) -> None:
+    """Fairness counts answers from a threshold on, and must not take what is no answer for a no."""
+    fairness = [{"metric": "demographic_parity_gap", "max": 1.0}] if task == BINARY else []
+    assert not stage(task, model=model_of(task, answer_nan=True), gates={"fairness": fairness}).passed
+    (refusal,) = stage.decision.refusals
+    assert refusal.name == "answers"
+
+
+def test_a_champion_that_reads_a_column_of_another_type_is_not_compared(
+    stage: Stage, model_of: Callable[..., Path], examples_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    other, examples = tmp_path / "other", tmp_path / "examples"
+    shutil.copytree(model_of(BINARY, noise=0.5), other)
+    manifest = json.loads((other / "model.json").read_text())
+    (other / "model.json").write_text(json.dumps({**manifest, "inputs": {"score": "float32", "colour": "int64"}}))
+    shutil.copytree(examples_of(BINARY), examples)
+    report = stage(
+        champion=other, examples=examples, gates={"quality": [{"metric": "auc", "max_worse_than_champion": 0.1}]}
+    )
+    assert not report.passed
+    assert "the champion reads colour as int64 and it is string now" in report.refusals[0]
+
+
+def test_intervals_of_calibration_bins_do_not_depend_on_the_unit_of_the_weights(
+    stage: Stage, examples_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    def bins(factor: float) -> list[dict[str, float]]:
+        examples = tmp_path / f"by{factor}"
+        shutil.copytree(examples_of(BINARY), examples)
+        for split in ("train", "test"):
+            for path in parts(examples, split):
+                rows = pq.read_table(path)
+                weights = pa.compute.multiply(rows["weight"], factor)
+                pq.write_table(rows.set_column(rows.column_names.index("weight"), "weight", weights), path)
+        stage(examples=examples, weight="weight")
+        return [{k: bin_[k] for k in ("label_low", "label_high")} for bin_ in stage.document["calibration"]["bins"]]
+
+    for one, other in zip(bins(1.0), bins(64.0), strict=True):
+        assert one == pytest.approx(other, rel=1e-9)
 
 
 def test_a_slice_of_one_class_is_shown_as_not_decided(stage: Stage, tmp_path: Path, examples_of: Any) -> None:

@@ -69,6 +69,15 @@ def test_ranges_fit_any_scale(tmp_path: Path, scale: float) -> None:
     assert 4 <= len(set(names)) <= 10
 
 
+def test_ranges_of_long_numbers_have_names_of_their_own(tmp_path: Path) -> None:
+    """Six digits would give years in seconds, or postcodes, one name for several ranges."""
+    numbers = [1_700_000_000.0 + i for i in range(600)]
+    paths = write(tmp_path, seen=pa.array(numbers))
+    shown = [s["seen"] for s in plan_slices(paths, [("seen",)]).slices[1:]]
+    assert len(set(shown)) == len(shown) >= 6
+    assert "[1700000100, 1700000200)" in shown
+
+
 def test_a_number_that_hardly_varies_has_two_ranges(tmp_path: Path) -> None:
     numbers = [5.0] * 1000 + [float(i) for i in range(20)]
     names = names_of(write(tmp_path, x=pa.array(numbers)), ("x",))

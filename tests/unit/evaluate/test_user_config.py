@@ -117,6 +117,22 @@ def test_slices_metrics_and_thresholds_of_the_config_take_effect(
     assert (evaluation / "engine").is_dir()
 
 
+def test_a_threshold_that_cannot_be_held_refuses(
+    tmp_path: Path, problem: Problem, examples_of: Callable[[str], Path], model_of: Callable[..., Path]
+) -> None:
+    """A slice that no row is in, and a matrix, which is not a number: TFMA doesn't let either pass."""
+    text = """metrics_specs { metrics { class_name: "AUC" per_slice_thresholds {
+          slicing_specs { feature_values { key: "sex" value: "Other" } }
+          threshold { value_threshold { lower_bound { value: 0.1 } } } } }
+        metrics { class_name: "ConfusionMatrixPlot" threshold { value_threshold { lower_bound { value: 0.1 } } } } }"""
+    (tmp_path / "eval_config.pbtxt").write_text(text)
+    names = (tmp_path / name for name in ("none", "evaluation", "blessing", "predictions"))
+    assert not run(pack(problem, tmp_path, tmp_path / "bundles"), examples_of(BINARY), model_of(BINARY), *names).passed
+    slice_, matrix = read_decision(tmp_path / "blessing").refusals
+    assert "no test row is in the slice sex = Other" in slice_.message
+    assert "TFMA gives no single number for it" in matrix.message
+
+
 def test_a_change_without_a_champion_holds(
     tmp_path: Path, problem: Problem, examples_of: Callable[[str], Path], model_of: Callable[..., Path]
 ) -> None:
