@@ -73,6 +73,8 @@ class LendingConfig:
         shares |= {f"defects.{name}": share for name, share in self.defects.items()}
         faults = [f"{name} must lie in [0, 1], not {share:g}" for name, share in shares.items() if not 0 <= share <= 1]
         faults += [f"defects.{name} is not one of {', '.join(DEFECTS)}" for name in set(self.defects) - set(DEFECTS)]
+        if self.seed < 0:
+            faults.append(f"seed must not be negative, not {self.seed}")
         if self.rows < 1:
             faults.append(f"rows must be positive, not {self.rows}")
         if not 0.05 <= self.base_rate - abs(self.base_rate_gap) <= self.base_rate + abs(self.base_rate_gap) <= 0.95:

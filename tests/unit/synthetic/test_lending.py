@@ -295,6 +295,7 @@ def test_a_written_table_reads_back_as_generated(tmp_path):
     ("options", "fault"),
     [
         ({"rows": 0}, "rows must be positive"),
+        ({"seed": -1}, "seed must not be negative"),
         ({"label_bias": 1.5}, r"label_bias must lie in \[0, 1\]"),
         ({"base_rate": 0.9, "base_rate_gap": 0.2}, "every group's rate"),
         ({"prior_drift": -0.1}, "a drift needs drift_from"),

@@ -200,6 +200,7 @@ print(json.dumps({n: t.numpy().tolist() for n, t in outputs.items() if t.dtype !
 """
 
 
+@pytest.mark.parametrize("trained", ["multiclass_classification"], indirect=True)
 def test_a_process_with_nothing_but_tensorflow_answers_the_same(trained):
     inputs, paths, signatures, _ = trained
     python = Path(sys.prefix).parent / "serving" / "bin" / "python"
