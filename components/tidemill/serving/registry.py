@@ -10,10 +10,10 @@
         events.jsonl                what happened, append-only
         .lock
 
-A version is complete when it has its number: it is written under another name and renamed. Writers hold the lock,
-which the system frees when they die; readers need none. A writer that is killed at any point leaves a registry that
-the next one puts in order: half-written versions are removed, and an event that was decided (in ``aliases.json``)
-but not logged is logged.
+A version is complete when it has its number: it is written under another name, flushed to the disk and renamed.
+Writers hold the lock, which the system frees when they die; readers need none. A writer that is killed at any point
+leaves a registry that the next one puts in order: half-written versions are removed, and an event that was decided
+(in ``aliases.json``) but not logged is logged.
 """
 
 from __future__ import annotations
@@ -139,7 +139,9 @@ class Registry:
                 shutil.copytree(model / SAVED_MODEL, beside)
                 shutil.copy2(model / "model.json", beside)
                 fill(beside / EXTRA, version)
+                _flush(*beside.rglob("*"), beside)
                 os.rename(beside, self.directory(version))
+                _flush(self.path)
             aliases = self.aliases()
             if version not in (aliases.champion, aliases.challenger):
                 what = {"event": "registered", "version": version, "run_id": run_id, "digest": digest}
@@ -227,3 +229,13 @@ class Registry:
                 aliases.unlink()
             self._log_decided()
             yield
+
+
+def _flush(*paths: Path) -> None:
+    """Has paths on the disk when it returns: an alias must not survive a power cut that its version does not."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -66,7 +66,7 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
     """Reads the command line over the environment (Vertex AI's ``AIP_*``) over the defaults.
 
     Raises:
-        UsageError: unless exactly one of a registry and a storage URI says what to serve.
+        UsageError: unless exactly one of a registry and a storage URI says what to serve, or if a limit is below 1.
     """
     default = Settings()
     parser = argparse.ArgumentParser(
@@ -79,7 +79,7 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
     add("--storage-uri", default=environment.get("AIP_STORAGE_URI"), help="directory of one model ($AIP_STORAGE_URI)")
     # Vertex AI and Kubernetes reach a container from outside of it; a process of one's own machine is for it alone.
     add("--host", default="0.0.0.0" if "AIP_HTTP_PORT" in environment else default.host)
-    add("--port", type=int, default=int(environment.get("AIP_HTTP_PORT", default.port)), help="$AIP_HTTP_PORT")
+    add("--port", type=int, default=environment.get("AIP_HTTP_PORT", default.port), help="$AIP_HTTP_PORT")
     add("--socket-fd", type=int, help="inherited listening socket, instead of --host and --port")
     add("--lock-fd", type=int, help="inherited lock that is held while the process lives")
     add("--state-file", type=Path, help="file that says where the process listens")
@@ -99,4 +99,7 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         raise UsageError("serving", "exactly one of --registry and --storage-uri says what to serve")
     if settings.registry is not None and settings.model is None:
         raise UsageError("serving", "--registry needs --model")
+    for name in ("workers", "max_queued_rows", "max_rows", "max_body_bytes"):
+        if getattr(settings, name) < 1:
+            raise UsageError("serving", f"--{name.replace('_', '-')} must be 1 or more", str(getattr(settings, name)))
     return settings

@@ -208,6 +208,26 @@ def test_whatever_the_moment_of_a_kill_the_next_try_ends_as_the_first_would_have
     assert kills > 40
 
 
+def test_all_of_a_version_is_on_the_disk_before_it_has_its_number(
+    registry: Registry, models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut must not leave a version of empty files that an alias names."""
+    flushed: set[int] = set()
+    fsync, rename = os.fsync, os.rename
+
+    def noted(descriptor: int) -> None:
+        fsync(descriptor)
+        flushed.add(os.fstat(descriptor).st_ino)
+
+    def checked(source: Path, target: Path) -> None:
+        assert {p.stat().st_ino for p in [source, *source.rglob("*")]} <= flushed
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "rename", checked)
+    assert registry.add(models[0], keep, "run-1") == 1
+
+
 def test_an_event_cut_short_is_written_again(registry: Registry, models: list[Path]) -> None:
     registry.add(models[0], keep, "run-1")
     log = registry.path / "events.jsonl"

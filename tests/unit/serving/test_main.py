@@ -30,6 +30,12 @@ def test_what_to_serve_must_be_said_in_exactly_one_way() -> None:
             read_settings(arguments, {})
 
 
+@pytest.mark.parametrize("limit", ["--workers", "--max-queued-rows", "--max-rows", "--max-body-bytes"])
+def test_limits_that_let_nothing_through_are_refused(limit: str) -> None:
+    with pytest.raises(UsageError, match=f"{limit} must be 1 or more"):
+        read_settings(["--storage-uri", "s", limit, "0"], {})
+
+
 def test_the_command_line_is_read_over_the_defaults() -> None:
     settings = read_settings(["--registry", "r", "--model", "m", "--port", "9", "--poll-s", "0.1"], {})
     assert settings == Settings(registry=Path("r"), model="m", port=9, poll_s=0.1)
