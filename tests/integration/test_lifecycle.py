@@ -92,7 +92,8 @@ def test_a_quality_limit_that_is_not_met_stops_before_anything_is_registered(
     refused = tidemill.run(loans, "--set", "gates.quality=[{metric: auc, min: 0.9999}]")
     assert refused["verdict"] == "refused"
     assert refused["exit_code"] == 3
-    assert any("auc" in message.lower() for message in refused["refusals"])
+    assert [check["name"] for check in refused["checks"] if not check["passed"]] == ["auc"]
+    assert any("ROC curve" in message for message in refused["refusals"])
     assert {refused["tasks"][stage]["status"] for stage in ("ingest", "transform", "train")} == {"cached"}
     assert not {"rehearse", "register", "deploy"} & set(refused["tasks"])
     assert "refused" in Path(refused["report"]).read_text().lower()
