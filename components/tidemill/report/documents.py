@@ -185,7 +185,7 @@ class History(Lenient):
     model: str = ""
     epochs: tuple[Epoch, ...] = ()
     steps: int | None = None
-    best_epoch: int | None = None
+    kept_epoch: int | None = None
     stopped: str | None = None
 
 

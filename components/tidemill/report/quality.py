@@ -94,7 +94,7 @@ def _curve(history: History, name: str) -> Figure | None:
         return None
     title = titles.metric(name)
     ends = ", ".join(f"{s.name} ends at {number(s.points[-1][1])}" for s in series)
-    marks = [Rule(history.best_epoch, "kept")] if history.best_epoch and len(history.epochs) > 1 else []
+    marks = [Rule(history.kept_epoch, "kept")] if history.kept_epoch and len(history.epochs) > 1 else []
     chart = charts.lines(f"{title} by epoch: {ends}", series, x_label="epoch", y_label="", marks=marks)
     return Figure(title, chart, key=key)
 

@@ -41,11 +41,12 @@ class TrainReport:
         parameters: trainable numbers.
         epochs: epochs taken.
         steps: steps taken.
-        best_epoch: the epoch with the smallest eval loss (1-based).
+        kept_epoch: the epoch whose weights are exported (1-based): the one with the smallest eval loss, or the last
+            without early stopping.
         stopped: early_stopping, max_epochs or max_steps.
-        train_loss: of the best epoch.
-        eval_loss: of the best epoch.
-        metrics: eval metrics of the best epoch.
+        train_loss: of the kept epoch.
+        eval_loss: of the kept epoch.
+        metrics: eval metrics of the kept epoch.
         examples_per_second: over all training steps.
         train_s: seconds of training and its evaluation, over all tries.
         export_s: seconds of exporting.
@@ -56,7 +57,7 @@ class TrainReport:
     parameters: int
     epochs: int
     steps: int
-    best_epoch: int
+    kept_epoch: int
     stopped: str
     train_loss: float
     eval_loss: float
@@ -223,6 +224,7 @@ def _history(
         "steps": progress.steps,
         "steps_per_epoch": context.steps_per_epoch,
         "best_epoch": progress.best_epoch,
+        "kept_epoch": _kept_epoch(bundle, progress),
         "stopped": progress.stopped,
         "seeds": {"weights": training.seed, "order": training.seed},
         "class_weights": None if weights is None else dict(zip(context.classes, weights.tolist(), strict=True)),
@@ -236,10 +238,14 @@ def _model_name(bundle: Bundle) -> str:
     return bundle.problem.user_code.model or bundle.problem.training.model
 
 
+def _kept_epoch(bundle: Bundle, progress: Progress) -> int:
+    return progress.epoch if bundle.problem.training.early_stopping_patience is None else progress.best_epoch
+
+
 def _report(
     bundle: Bundle, trained: keras.Model, progress: Progress, export_s: float, resumed_from: int | None
 ) -> TrainReport:
-    best = progress.history[progress.best_epoch - 1]
+    kept = progress.history[_kept_epoch(bundle, progress) - 1]
     seconds = sum(record["seconds"] for record in progress.history)
     examples = sum(record["seconds"] * record["examples_per_second"] for record in progress.history)
     return TrainReport(
@@ -247,11 +253,11 @@ def _report(
         parameters=int(sum(np.prod(v.shape) for v in trained.trainable_variables)),
         epochs=progress.epoch,
         steps=progress.steps,
-        best_epoch=progress.best_epoch,
+        kept_epoch=kept["epoch"],
         stopped=progress.stopped or "",
-        train_loss=best["train"]["loss"],
-        eval_loss=best["eval"]["loss"],
-        metrics={name: value for name, value in best["eval"].items() if name != "loss"},
+        train_loss=kept["train"]["loss"],
+        eval_loss=kept["eval"]["loss"],
+        metrics={name: value for name, value in kept["eval"].items() if name != "loss"},
         examples_per_second=examples / max(seconds, 1e-9),
         train_s=progress.seconds,
         export_s=export_s,

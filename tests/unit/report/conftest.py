@@ -197,6 +197,7 @@ def history() -> dict[str, Any]:
         "epochs": epochs(),
         "steps": 1884,
         "best_epoch": 9,
+        "kept_epoch": 9,
         "steps_per_epoch": 157,
         "stopped": "early_stopping",
     }

@@ -90,6 +90,7 @@ def test_a_released_run_shows_every_section_and_how_to_ask_the_endpoint(released
     assert set(SECTIONS) <= set(outline.ids)
     assert "Released lending version 3 passed all 15 checks that decide and answers requests." in outline.text
     assert "curl -s http://127.0.0.1:8501/v1/models/lending:predict" in outline.text
+    assert "The weights of epoch 9 were kept." in outline.text
     assert '"probability": 0.0713' in outline.text
     assert "0.860 to 0.882" in outline.text
 

@@ -32,9 +32,9 @@ def twice(make_inputs):
 def test_the_report_agrees_with_the_history(twice):
     paths, _, report = twice
     history = json.loads((paths["history"] / "history.json").read_text())
-    best = history["epochs"][report.best_epoch - 1]
+    best = history["epochs"][report.kept_epoch - 1]
     assert (report.epochs, report.steps, report.stopped) == (2, 16, "max_epochs")
-    assert (history["steps"], history["stopped"], history["best_epoch"]) == (16, "max_epochs", report.best_epoch)
+    assert (history["steps"], history["stopped"], history["best_epoch"]) == (16, "max_epochs", report.kept_epoch)
     assert report.train_loss == best["train"]["loss"]
     assert {"loss": report.eval_loss, **report.metrics} == best["eval"]
     assert report.examples_per_second > 0

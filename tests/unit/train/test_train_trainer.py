@@ -106,7 +106,7 @@ def test_training_stops_early_and_keeps_the_best_epoch(make_inputs):
     epochs = history_of(paths)["epochs"]
     losses = [epoch["eval"]["loss"] for epoch in epochs]
     assert report.stopped == "early_stopping"
-    assert report.epochs == len(epochs) == report.best_epoch + 2 < 50
+    assert report.epochs == len(epochs) == report.kept_epoch + 2 < 50
     assert report.eval_loss == min(losses) < losses[-1]
     # The exported model is the best epoch's, not the last's.
     signature = tf.saved_model.load(paths["model"] / "saved_model").signatures["serving_default"]
@@ -120,8 +120,12 @@ def test_training_stops_early_and_keeps_the_best_epoch(make_inputs):
 
 def test_without_early_stopping_it_trains_to_the_end(make_inputs):
     settings = {**SIMPLE, "max_epochs": 5, "early_stopping_patience": None}
-    report = run(**make_inputs(rows=100, training=settings, spoil=noise).arguments("run"))
-    assert (report.epochs, report.stopped) == (5, "max_epochs")
+    paths = make_inputs(rows=100, training=settings, spoil=noise).arguments("run")
+    report = run(**paths)
+    assert (report.epochs, report.stopped, report.kept_epoch) == (5, "max_epochs", 5)
+    history = history_of(paths)
+    assert history["best_epoch"] < history["kept_epoch"] == 5, "without a worse last epoch this shows nothing"
+    assert report.eval_loss == history["epochs"][-1]["eval"]["loss"]
 
 
 def test_max_steps_ends_in_the_middle_of_an_epoch(make_inputs):
