@@ -57,10 +57,6 @@ class ServedModel(tf.Module):
     def save(self, path: Path) -> None:
         """Writes the SavedModel with its three signatures."""
         raw = self._described.raw
-        if "self" in raw:
-            raise ProblemError(
-                "features", "no column can be called `self`, which Python takes for the signature itself"
-            )
         names = {f"input_{i}": name for i, name in enumerate(raw)}
         specs = {safe: tf.TensorSpec([None], raw[name], safe) for safe, name in names.items()}
         functions = {
