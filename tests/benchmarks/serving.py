@@ -56,7 +56,7 @@ def server(model: Path) -> Iterator[tuple[Client, int, int, float]]:
     with tempfile.TemporaryFile() as log, listening_socket(0, exact=True) as listening:
         port, started = listening.getsockname()[1], time.monotonic()
         arguments = ["--storage-uri", str(model.absolute()), "--socket-fd", str(listening.fileno())]
-        process = spawn(Path(sys.executable), arguments, log, (listening.fileno(),))
+        process = spawn(Path(sys.executable), arguments, log, (listening.fileno(),), outlives=False)
     try:
         with Client("127.0.0.1", port) as client:
             while client.get("/readyz").status != 200:

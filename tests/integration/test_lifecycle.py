@@ -180,14 +180,16 @@ def _wait_for(runs_dir: Path, stage: str, run_id: str | None = None) -> Path:
 
 
 def _processes_of(run_dir: Path) -> list[str]:
-    """Returns the command lines of the task processes that still write to logs of the run."""
+    """Returns the command lines of the processes that write to logs of the run or were told of its artefacts."""
     found = []
-    for fds in Path("/proc").glob("[0-9]*/fd"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            if any(str(fd.readlink()).startswith(f"{run_dir}/logs") for fd in fds.iterdir()):
-                found.append((fds.parent / "cmdline").read_text())
+            command = (process / "cmdline").read_text()
+            logs = any(str(fd.readlink()).startswith(f"{run_dir}/logs") for fd in (process / "fd").iterdir())
         except OSError:  # the process ended while it was looked at
             continue
+        if logs or f"{run_dir}/artifacts" in command:
+            found.append(command)
     return found
 
 

@@ -51,7 +51,7 @@ def rehearsal_server(model: Path) -> Iterator[RehearsalServer]:
             host, port = listening.getsockname()
             arguments = ["--storage-uri", str(model.absolute()), "--socket-fd", str(listening.fileno())]
             started = time.monotonic()
-            process = spawn(Path(sys.executable), arguments, log, (listening.fileno(),))
+            process = spawn(Path(sys.executable), arguments, log, (listening.fileno(),), outlives=False)
         try:
             with Client(host, port) as client:
                 while not _is_ready(client):

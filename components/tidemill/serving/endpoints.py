@@ -135,7 +135,7 @@ class Endpoint:
             arguments += ["--socket-fd", str(listening.fileno()), "--lock-fd", str(lock.fileno())]
             with self.log.open("ab") as log:
                 begin = log.tell()
-                process = spawn(python, arguments, log, (listening.fileno(), lock.fileno()))
+                process = spawn(python, arguments, log, (listening.fileno(), lock.fileno()), outlives=True)
         deadline = time.monotonic() + _ANNOUNCE_TIMEOUT_S
         while not self._state.is_file():
             if process.poll() is not None or time.monotonic() > deadline:

@@ -44,14 +44,18 @@ def listening_socket(port: int, exact: bool) -> socket.socket:
     raise PlatformError(f"{_LOOPBACK}:{port}", "the port cannot be bound", reason, "name another with --port")
 
 
-def spawn(python: Path, arguments: Sequence[str], log: IO[bytes], fds: Sequence[int]) -> subprocess.Popen[bytes]:
-    """Starts the server in a session of its own, so that nothing that ends its starter ends it too.
+def spawn(
+    python: Path, arguments: Sequence[str], log: IO[bytes], fds: Sequence[int], outlives: bool
+) -> subprocess.Popen[bytes]:
+    """Starts the server.
 
     Args:
         python: interpreter of the serving environment.
         arguments: see ``tidemill.serving.settings``.
         log: takes its output.
         fds: descriptors that it inherits.
+        outlives: gives it a session of its own, so that nothing that ends its starter ends it too. Otherwise it is of
+            its starter's process group, and is killed with it.
     """
     # What a target tells a task through the environment is not meant for a process that outlives the task.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(_TASK_PREFIX)}
@@ -61,7 +65,7 @@ def spawn(python: Path, arguments: Sequence[str], log: IO[bytes], fds: Sequence[
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
-        start_new_session=True,
+        start_new_session=outlives,
         pass_fds=tuple(fds),
         env=environment,
         cwd="/",

@@ -61,7 +61,7 @@ def test_tensorflow_says_nothing_of_values_whatever_the_starter_wants(
     script.write_text(f"#!{sys.executable}\nimport json, os; print(json.dumps(dict(os.environ)))\n")
     script.chmod(0o755)
     with (tmp_path / "log").open("wb") as log:
-        assert spawn(script, [], log, ()).wait() == 0
+        assert spawn(script, [], log, (), outlives=False).wait() == 0
     environment = json.loads((tmp_path / "log").read_text())
     assert environment["TF_CPP_MIN_LOG_LEVEL"] == "3"
     assert "TIDEMILL_TASK_RECORD" not in environment
