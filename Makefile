@@ -23,7 +23,7 @@ help: ## Show this help
 setup: ## Set up the environments from uv.lock: .venv and .venvs/* (2 to 6 minutes the first time, seconds after)
 	@$(PYTHON) .ci/setup.py
 
-demo: setup $(LENDING) ## Train, judge, release and ask a model of invented loans (2 to 4 minutes; again: under 30 seconds)
+demo: setup $(LENDING) ## Train, judge, release and ask a model of invented loans (1 to 3 minutes; again: under 30 seconds)
 	@$(BIN)/tidemill run pipelines/problems/lending --source $(LENDING) --runs-dir $(RUNS_DIR)
 
 $(LENDING): components/tidemill/synthetic/lending.py
@@ -74,6 +74,6 @@ bench: setup ## Measure: the taxi lifecycle, and each stage at 300 thousand and 
 	@.venvs/tensorflow/bin/python tests/benchmarks/evaluation.py
 	@.venvs/serving/bin/python tests/benchmarks/serving.py
 
-clean: ## Remove runs, models and caches that the demo and the tests made (environments stay)
+clean: ## End the endpoints and remove .tidemill: every run, model and cache made here (problems and environments stay)
 	@$(BIN)/tidemill endpoint down --all --runs-dir $(RUNS_DIR) 2>/dev/null || true
 	rm -rf $(RUNS_DIR) .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

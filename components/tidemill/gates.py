@@ -94,7 +94,9 @@ class ServingGate(Strict):
     """Limits on the answering model, held before it is registered."""
 
     rows: int = Field(default=256, ge=1, description="Raw rows that are replayed.")
-    tolerance: float = Field(default=1e-5, ge=0, description="Largest difference from the offline prediction.")
+    tolerance: float = Field(
+        default=1e-5, ge=0, description="Largest difference from the offline prediction, relative beyond 1."
+    )
     p50_ms: float | None = Field(default=None, gt=0)
     p99_ms: float = Field(default=250.0, gt=0, description="Latency of a single-row request.")
 

@@ -6,6 +6,7 @@ reported at once, each with its path and line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -233,10 +234,17 @@ def parse_problem(text: str, where: str, overrides: Mapping[str, str] | None = N
     except ValidationError as error:
         faults += [_describe(fault, root, set(overrides or ())) for fault in error.errors(include_url=False)]
     if faults:
+        faults.sort(key=_line_of)
         raise ProblemError(
             where, f"{len(faults)} fault{'s' * (len(faults) > 1)}\n" + "\n".join(f"  {f}" for f in faults)
         )
     return problem
+
+
+def _line_of(fault: str) -> int:
+    """Returns the line that a fault names; 0 for one that is not in the file but in an override."""
+    found = re.match(r"line (\d+):", fault)
+    return int(found[1]) if found else 0
 
 
 def json_schema() -> dict[str, Any]:

@@ -41,8 +41,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty: st
         out.print(empty)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)  # the first is a name, to be copied
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     out.print(table)

@@ -36,6 +36,8 @@ def read_predictions(directory: Path, positions: Collection[int]) -> dict[int, P
 def difference(served: Any, offline: Prediction, threshold: float, tolerance: float) -> float:
     """Returns the largest difference between two answers to one row; infinite if they cannot be compared.
 
+    Numbers beyond 1 are compared relatively: float32 holds seven digits, wherever the point is.
+
     A different label is an infinite difference too, unless the number that decides is within ``tolerance`` of where
     the label changes.
 
@@ -57,7 +59,7 @@ def _distance(one: Any, other: Any) -> float:
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         return max((_distance(a, b) for a, b in zip(one, other, strict=True)), default=0.0)
     if isinstance(one, (int, float)) and isinstance(other, (int, float)):
-        return abs(one - other)
+        return abs(one - other) / max(1.0, abs(other))
     return float("inf")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -82,7 +83,8 @@ def _head(name: str, facts: Mapping[str, Any], suggestion: Suggestion) -> list[s
     lines = [
         *_comment(
             f"Written by `tidemill init` from {Path(facts['source']).name}: {facts['rows']:,} rows, "
-            f"{len(facts['columns']) + 1} columns. It trains as it is; read it through before you trust it."
+            f"{len(facts['columns']) + 1} columns. {_scarce(facts) or 'It trains as it is'}; read it through before you "
+            "trust it."
         ),
         f"name: {_name(name)}",
         f"task: {suggestion.task}  # {_plain(suggestion.why)}",
@@ -138,7 +140,18 @@ def _roles(facts: Mapping[str, Any], suggestion: Suggestion) -> list[str]:
     return lines
 
 
-def _reading(facts: Mapping[str, Any]) -> list[str]:
+def _scarce(facts: Mapping[str, Any]) -> str | None:
+    """Returns what to know about a table with fewer rows than the data gate wants by default."""
+    from tidemill.gates import DataGate
+
+    wanted = DataGate().min_rows
+    if facts["rows"] >= wanted:
+        return None
+    return f"{facts['rows']:,} rows are too few: a run is refused below {wanted:,} (gates.data.min_rows)"
+
+
+def _detected(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of ``ingest`` that aren't the defaults."""
     given: dict[str, Any] = {}
     if facts["delimiter"] != ",":
         given["delimiter"] = facts["delimiter"]
@@ -146,6 +159,11 @@ def _reading(facts: Mapping[str, Any]) -> list[str]:
         given["encoding"] = facts["encoding"]
     if list(facts["null_values"]) != [""]:
         given["null_values"] = list(facts["null_values"])
+    return given
+
+
+def _reading(facts: Mapping[str, Any]) -> list[str]:
+    given = _detected(facts)
     return [f"ingest: {_flow(given)}"] if given else []
 
 
@@ -158,16 +176,28 @@ def _gates(facts: Mapping[str, Any], suggestion: Suggestion) -> list[str]:
     unreadable = sum(facts["unreadable"].values())
     refused = unreadable / (facts["rows"] + unreadable) + facts["label"]["missing"]
     limit = {"metric": metric, "min_better_than_baseline": margin}
+    worse = _tolerance(facts["label"], suggestion.task)
+    if worse is not None:
+        limit["max_worse_than_champion"] = worse
     lines = [f"baseline: {baseline}  # the rule that the model must beat", "gates:"]
     data: dict[str, Any] = {}
     if refused > 0.008:
         data["max_quarantined"] = min(1.0, round(refused * 1.25 + 0.01, 3))
-    if facts["rows"] < 125:
-        data["min_rows"] = max(1, facts["rows"] // 2)
     if data:
         shown = "; ".join(f"{count:,} rows: {reason}" for reason, count in facts["unreadable"].items())
         lines.append(f"  data: {_flow(data)}" + (f"  # {_plain(shown)}" if shown else ""))
     return [*lines, "  quality:", f"    - {_flow(limit)}  # raise it once you know what is good"]
+
+
+def _tolerance(label: Mapping[str, Any], task: str) -> float | None:
+    """Returns how much worse than the champion a model may be on the main metric.
+
+    A hundredth of AUC or accuracy. RMSE has the label's unit, so there it is a hundredth of the label's standard
+    deviation, which is the RMSE of always predicting the mean.
+    """
+    if task != "regression":
+        return 0.01
+    return float(f"{label['deviation'] / 100:.2g}") if label["deviation"] else None
 
 
 def _name(text: str) -> str:
@@ -210,13 +240,18 @@ def _tell(path: Path, source: str, facts: Mapping[str, Any], suggestion: Suggest
                 "weight": suggestion.weight,
                 "time": suggestion.time,
                 "group": suggestion.group,
+                "ingest": _detected(facts),
             }
         )
         return
     out.print(f"wrote {path}: {suggestion.task}, {len(suggestion.features)} features", soft_wrap=True)
+    _list("detected", (f"{name}: {_flow(value)}" for name, value in _detected(facts).items()))
     _list("left out", (f"{name}: {reason}" for name, reason in suggestion.left_out.items()))
     _list("suspected sensitive, for you to confirm", suggestion.sensitive)
-    out.print(f"next: read it, then `tidemill run {path.parent} --source {source}`", soft_wrap=True)
+    if scarce := _scarce(facts):
+        out.print(scarce, soft_wrap=True)
+    command = shlex.join(["tidemill", "run", str(path.parent), "--source", source])
+    out.print(f"next: read it, then `{command}`", soft_wrap=True)
 
 
 def _list(title: str, lines: Iterable[str] | Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from tidemill.decisions import Check, read_decision
+from tidemill.decisions import Decision, read_decision
 from tidemill.errors import UsageError
 from tidemill.runs import EXIT_CODES, RunRecord, TaskRecord, output, read_tasks
 from tidemill_pipelines.commands.live import RunView
@@ -104,7 +104,7 @@ def run(
 def summary(record: RunRecord, run_dir: Path) -> dict[str, Any]:
     """Returns what a program wants to know of an ended run."""
     tasks = read_tasks(run_dir)
-    checks = [check for decision in _decisions(tasks) for check in decision]
+    checks = [check for decision in _decisions(tasks) for check in decision.checks]
     page = run_dir / "report.html"
     return {
         "run": record.id,
@@ -136,9 +136,9 @@ def _parse(overrides: list[str]) -> dict[str, str]:
     return dict(o.split("=", 1) for o in overrides)
 
 
-def _decisions(tasks: list[TaskRecord]) -> list[tuple[Check, ...]]:
+def _decisions(tasks: list[TaskRecord]) -> list[Decision]:
     found = [output(tasks, task, name) for task, name in _EVIDENCE]
-    return [read_decision(path).checks for path in found if path is not None]
+    return [read_decision(path) for path in found if path is not None]
 
 
 def _deployment(tasks: list[TaskRecord]) -> dict[str, Any] | None:
@@ -153,13 +153,7 @@ def _conclude(record: RunRecord, run_dir: Path) -> None:
     for task in tasks:
         if task.error:
             out.print(task.error["message"], soft_wrap=True)
-    for checks in _decisions(tasks):
-        for check in checks:
-            if check.value is not None and (not check.passed or (check.name in _DECIDING and not check.slice)):
-                mark = ("✓", "green") if check.passed else ("✗", "red") if check.blocking else ("!", "yellow")
-                where = ", ".join(f"{k}={v}" for k, v in check.slice.items())
-                name = f"{check.name} of {where}" if where else check.name
-                out.print(Text.assemble("  ", mark, f" {name}: {check.got}, limit {check.expected}"))
+    print_checks(tasks)
     page = run_dir / "report.html"
     if page.is_file():
         out.print(f"report: {page}", soft_wrap=True)
@@ -170,4 +164,17 @@ def _conclude(record: RunRecord, run_dir: Path) -> None:
         out.print(f"logs: {run_dir / 'logs'}; `--resume {record.id}` goes on from the finished stages", soft_wrap=True)
 
 
-_DECIDING = {"auc", "accuracy", "log_loss", "rmse", "mae", "r2", "f1", "p99_ms", "max_difference"}
+def print_checks(tasks: list[TaskRecord]) -> None:
+    """Prints the checks that failed, and of those that passed the ones that judge the whole model."""
+    untold = 0
+    for decision in _decisions(tasks):
+        for check in decision.checks:
+            if check.passed and (check.slice or check.value is None or decision.gate == "data"):
+                untold += 1
+                continue
+            mark = ("✓", "green") if check.passed else ("✗", "red") if check.blocking else ("!", "yellow")
+            where = ", ".join(f"{k}={v}" for k, v in check.slice.items())
+            name = f"{check.name} of {where}" if where else check.name
+            out.print(Text.assemble("  ", mark, f" {name}: {check.got}, limit {check.expected}"), soft_wrap=True)
+    if untold:
+        out.print(f"  and {untold} other checks passed: see the report")

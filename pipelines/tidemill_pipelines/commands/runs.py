@@ -10,7 +10,7 @@ import typer
 
 from tidemill.errors import UsageError
 from tidemill.runs import TaskRecord, read_tasks
-from tidemill_pipelines.commands.run import summary
+from tidemill_pipelines.commands.run import print_checks, summary
 from tidemill_pipelines.console import DEFAULT_RUNS_DIR, Json, RunsDir, duration, out, print_json, print_table
 from tidemill_pipelines.targets.local.layout import Layout
 
@@ -76,8 +76,9 @@ def show(
             ("stage", "status", "wall", "import", "CPU", "peak"), [_costs(task) for task in tasks], "nothing ran"
         )
     facts = summary(record, run_dir)
-    for message in [*facts["errors"], *facts["refusals"]]:
+    for message in facts["errors"]:
         out.print(message, soft_wrap=True)
+    print_checks(tasks)
     if facts["report"]:
         out.print(f"report: {facts['report']}", soft_wrap=True)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tidemill.errors import UsageError
 from tidemill_pipelines.console import DEFAULT_RUNS_DIR, Json, RunsDir, out, print_json, print_table
 from tidemill_pipelines.targets.local.environments import call
 from tidemill_pipelines.targets.local.layout import Layout
@@ -71,8 +72,14 @@ def accept(
 
 
 def _curate(command: str, problem_dir: Path, run: str, runs_dir: Path, *flags: str) -> Mapping[str, Any]:
+    from tidemill.problem import load_problem
+
     layout = Layout(runs_dir)
-    run_dir = layout.run_dir(layout.find(run).id)
+    record = layout.find(run)
+    problem = load_problem(problem_dir).name
+    if record.problem != problem:
+        raise UsageError(f"run {record.id}", f"expected a run of {problem}", f"one of {record.problem}")
+    run_dir = layout.run_dir(record.id)
     arguments = [command, str(problem_dir), str(run_dir), *flags]
     result: Mapping[str, Any] = call("validation", "tidemill.validate.curation", arguments)
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -197,3 +198,27 @@ def test_a_resumed_run_forgets_what_the_tries_before_said(
     again = run_locally(Request(problem_dir, request.source, resume="latest"), Layout(tmp_path), observer)
     assert again.id == first.id
     assert not stale.exists()
+
+
+def test_what_has_ended_or_is_of_another_table_is_not_resumed(
+    problem_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished run is evidence for a release: nothing may write over it."""
+    from tidemill_pipelines.targets.local import ir
+
+    monkeypatch.setattr(ir, "execute", lambda *_: None)
+    table = tmp_path / "t.csv"
+    table.write_text("x,y\n1,2\n")
+    observer = Observer(planned=lambda record: None, task=lambda record: None)
+    first = run_locally(Request(problem_dir, str(table)), Layout(tmp_path), observer)
+    again = Request(problem_dir, str(table), resume=first.id)
+    table.write_text("x,y\n3,4\n")
+    with pytest.raises(UsageError, match="the table is not that of the run"):
+        run_locally(again, Layout(tmp_path), observer)
+    table.write_text("x,y\n1,2\n")
+    changed = Request(problem_dir, str(table), resume=first.id, overrides={"training.seed": "7"})
+    with pytest.raises(UsageError, match="the problem is not that of the run"):
+        run_locally(changed, Layout(tmp_path), observer)
+    dataclasses.replace(first, verdict="released").write(tmp_path / "runs" / first.id)
+    with pytest.raises(UsageError, match="has ended: released"):
+        run_locally(again, Layout(tmp_path), observer)

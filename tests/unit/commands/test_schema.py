@@ -33,8 +33,15 @@ class Curation:
         return {**self.answer, "written": arguments[0] == "accept" and bool(self.answer["changes"])}
 
 
+PROBLEM = "name: loans\ntask: regression\nlabel: {column: y}\nfeatures: {x: numeric}\n"
+
+
 @pytest.fixture
-def runs_dir(tmp_path: Path) -> Path:
+def runs_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two runs of the problem whose directory is ``problem``."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "problem").mkdir()
+    (tmp_path / "problem" / "problem.yaml").write_text(PROBLEM)
     for name, started in (("loans-1", "2026-01-01T00:00:00"), ("loans-2", "2026-01-02T00:00:00")):
         RunRecord(name, "loans", "training", "refused", started).write(tmp_path / "runs" / name)
     return tmp_path
@@ -102,3 +109,11 @@ def test_an_unknown_run_is_refused_before_anything_is_called(curation: Curation,
     with pytest.raises(UsageError, match="there is no run"):
         invoke("diff", "problem", "--runs-dir", runs_dir / "elsewhere")
     assert curation.arguments == []
+
+
+def test_a_run_of_another_problem_is_refused(runs_dir: Path) -> None:
+    """Its columns would be taken for this problem's, and the curated schema overwritten."""
+    RunRecord("other-1", "other", "training", "released", "2026-01-01").write(runs_dir / "runs" / "other-1")
+    for command in ("diff", "accept"):
+        with pytest.raises(UsageError, match="expected a run of loans"):
+            invoke(command, "problem", "other-1", "--runs-dir", runs_dir)

@@ -40,7 +40,8 @@ class Request:
 
     Attributes:
         overrides: YAML values by dotted path of problem.yaml.
-        resume: id of a run to go on with, or ``latest``; it must be of the same problem and pipeline.
+        resume: id of a run to go on with, or ``latest``; it must not have ended, and be of the same
+            problem, pipeline and table.
         reuse: whether results of other runs may be reused.
     """
 
@@ -74,7 +75,7 @@ def run(request: Request, layout: Layout, observer: Observer) -> RunRecord:
     problem = load_problem(request.problem_dir, request.overrides)
     source_fingerprint = fingerprint(request.source)
     bundles = pack_views(problem, request.problem_dir, layout.bundles.resolve())
-    run_dir = _run_dir(request, layout, problem.name).resolve()
+    run_dir = _run_dir(request, layout, problem.name, source_fingerprint, bundles["whole"].stem).resolve()
     arguments = {
         "data_bundle": str(bundles["data"]),
         "feature_bundle": str(bundles["features"]),
@@ -150,12 +151,19 @@ def _verdict(error: BaseException) -> Verdict:
     return verdicts.get(classify("run", error).exit_code, "defect")
 
 
-def _run_dir(request: Request, layout: Layout, problem: str) -> Path:
+def _run_dir(request: Request, layout: Layout, problem: str, source_fingerprint: str, bundle: str) -> Path:
     if request.resume is not None:
         before = layout.find(request.resume)
         if before.problem != problem or before.pipeline != request.pipeline:
             expected = f"a run of {before.problem} with pipeline {before.pipeline}"
             raise UsageError(f"--resume {request.resume}", expected, f"{problem} with {request.pipeline}")
+        if before.verdict in ("released", "completed", "refused"):
+            remedy = "run without --resume: what did not change is reused"
+            raise UsageError(f"--resume {request.resume}", f"that run has ended: {before.verdict}", remedy=remedy)
+        if (before.source_fingerprint, before.bundle) != (source_fingerprint, bundle):
+            changed = "the table" if before.source_fingerprint != source_fingerprint else "the problem"
+            remedy = "run without --resume: what did not change is reused"
+            raise UsageError(f"--resume {request.resume}", f"{changed} is not that of the run", remedy=remedy)
         return layout.run_dir(before.id)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     run_dir = layout.runs / f"{problem}-{stamp}-{secrets.token_hex(2)}"
