@@ -66,10 +66,9 @@ def check_columns(source: str, columns: Collection[str], problem: Problem) -> No
         raise DataError(source, f"label.name {label.name!r} is already a column", remedy="give the label another name")
     missing = [column for column in (*problem.needed_columns, *problem.ingest.types) if column not in columns]
     if missing:
-        names = ", ".join(dict.fromkeys(missing))
-        raise DataError(
-            source, f"lacks {len(set(missing))} columns that the problem reads: {names}", *nearest(missing, columns)
-        )
+        names = list(dict.fromkeys(missing))
+        count = "1 column" if len(names) == 1 else f"{len(names)} columns"
+        raise DataError(source, f"lacks {count} that the problem reads: {', '.join(names)}", *nearest(missing, columns))
 
 
 def nearest(missing: Sequence[str], columns: Collection[str]) -> tuple[str, str | None]:

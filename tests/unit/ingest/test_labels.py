@@ -105,3 +105,8 @@ def test_all_missing_columns_are_named_at_once_with_what_may_be_meant(ingest):
     message = str(failure.value)
     assert "lacks 4 columns that the problem reads: age, incomes, height, sex" in message
     assert "did you mean 'Age' for 'age', 'income' for 'incomes'?" in message
+
+
+def test_one_missing_column_is_told_in_the_singular(ingest):
+    with pytest.raises(DataError, match="lacks 1 column that the problem reads: height"):
+        ingest("x,y\n1,0\n", features={"height": "numeric"}, sensitive=["height"])
