@@ -46,7 +46,7 @@ class ColumnFacts:
         distinct: different values in the sample.
         values: rows of the sample that have a value.
         top: the most frequent values and their share of the rows that have one.
-        low, high, middle: minimum, maximum and median of numbers.
+        low, high, middle, deviation: minimum, maximum, median and standard deviation of numbers.
         words, length: mean words and characters of strings.
         iso_dates: whether the strings are ISO 8601 dates or times.
         ascending: whether a number grows by one from row to row, as an index does.
@@ -62,6 +62,7 @@ class ColumnFacts:
     low: float | None = None
     high: float | None = None
     middle: float | None = None
+    deviation: float | None = None
     words: float = 0.0
     length: float = 0.0
     iso_dates: bool = False
@@ -97,7 +98,7 @@ def profile(source: str, label: str) -> TableFacts:
     """Looks at a source.
 
     Raises:
-        DataError: if it can't be read or has no such label column.
+        DataError: if it can't be read, has no such label column, or the label is the same everywhere.
     """
     if is_bigquery(source):
         raise DataError(source, "init looks at files only", remedy="export a sample of the table to Parquet")
@@ -115,6 +116,7 @@ def profile(source: str, label: str) -> TableFacts:
             table = table.set_column(table.column_names.index(name), name, column)
     target = one_chunk(table.column(label))
     facts = {name: _facts(name, types[name], one_chunk(table.column(name)), target, name != label) for name in types}
+    _check_label(source, facts[label], table.num_rows, rows)
     return TableFacts(
         source,
         rows,
@@ -125,6 +127,21 @@ def profile(source: str, label: str) -> TableFacts:
         ("", *markers) if markers else dialect.null_values,
         facts.pop(label),
         tuple(facts.values()),
+    )
+
+
+def _check_label(source: str, label: ColumnFacts, sampled: int, rows: int) -> None:
+    """Raises DataError if the label has fewer than two distinct values."""
+    if label.distinct >= 2:
+        return
+    seen = f"{rows:,} rows" if sampled == rows else f"a sample of {sampled:,} of {rows:,} rows"
+    if not label.distinct:
+        raise DataError(source, f"the label {label.name!r} has no value: there is nothing to learn", seen)
+    raise DataError(
+        source,
+        f"the label {label.name!r} has a single value: there is nothing to learn",
+        f"{label.top[0][0]!r} in {seen}",
+        "give a table with at least two values of the label, or another --label",
     )
 
 
@@ -235,8 +252,16 @@ def _number_facts(values: pa.Array) -> dict[str, Any]:
         "low": float(numbers.min()),
         "high": float(numbers.max()),
         "middle": float(np.median(numbers)),
+        "deviation": _deviation(numbers),
         "ascending": bool((np.diff(numbers) > 0).all()),
     }
+
+
+def _deviation(numbers: np.ndarray) -> float | None:
+    """Returns the standard deviation, or None where squares are too large for float64."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        deviation = float(numbers.std())
+    return deviation if np.isfinite(deviation) else None
 
 
 def main(arguments: Sequence[str]) -> None:

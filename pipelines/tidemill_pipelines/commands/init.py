@@ -80,11 +80,12 @@ def problem_text(name: str, facts: Mapping[str, Any], suggestion: Suggestion) ->
 def _head(name: str, facts: Mapping[str, Any], suggestion: Suggestion) -> list[str]:
     label = facts["label"]
     target = {"column": label["name"]} | ({"positive": suggestion.positive} if suggestion.positive else {})
+    scarce = _scarce(facts)
+    advice = f"{scarce or 'It trains as it is'}; read it through before you trust it."
     lines = [
         *_comment(
             f"Written by `tidemill init` from {Path(facts['source']).name}: {facts['rows']:,} rows, "
-            f"{len(facts['columns']) + 1} columns. {_scarce(facts) or 'It trains as it is'}; read it through before you "
-            "trust it."
+            f"{len(facts['columns']) + 1} columns. {advice}"
         ),
         f"name: {_name(name)}",
         f"task: {suggestion.task}  # {_plain(suggestion.why)}",
@@ -186,7 +187,7 @@ def _gates(facts: Mapping[str, Any], suggestion: Suggestion) -> list[str]:
     if data:
         shown = "; ".join(f"{count:,} rows: {reason}" for reason, count in facts["unreadable"].items())
         lines.append(f"  data: {_flow(data)}" + (f"  # {_plain(shown)}" if shown else ""))
-    return [*lines, "  quality:", f"    - {_flow(limit)}  # raise it once you know what is good"]
+    return [*lines, "  quality:  # add a min or max once you know what is good", f"    - {_flow(limit)}"]
 
 
 def _tolerance(label: Mapping[str, Any], task: str) -> float | None:

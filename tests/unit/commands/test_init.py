@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def facts(name: str = "c", **changes: Any) -> dict[str, Any]:
         "low": 0.0,
         "high": 50.0,
         "middle": 20.0,
+        "deviation": 12.0,
         "words": 0.0,
         "length": 0.0,
         "iso_dates": False,
@@ -43,7 +45,15 @@ def facts(name: str = "c", **changes: Any) -> dict[str, Any]:
 
 def text(name: str = "c", **changes: Any) -> dict[str, Any]:
     """Facts of an unremarkable text, changed as told."""
-    plain = {"type": "string", "low": None, "high": None, "middle": None, "words": 1.0, "length": 5.0}
+    plain = {
+        "type": "string",
+        "low": None,
+        "high": None,
+        "middle": None,
+        "deviation": None,
+        "words": 1.0,
+        "length": 5.0,
+    }
     return facts(name, **{**plain, "top": [["red", 0.4], ["blue", 0.3]], **changes})
 
 
@@ -202,7 +212,41 @@ def test_limits_make_room_for_the_rows_that_are_known_to_be_bad():
     found = table_facts(label, [facts("x")], rows=90, unreadable={"wrong number of fields": 10})
     problem = parse_problem(problem_text("p", found, suggest(label, [facts("x")])), "problem.yaml")
     assert problem.gates.data.max_quarantined >= 0.15
-    assert problem.gates.data.min_rows <= 90
+
+
+def test_a_table_too_small_to_train_on_is_not_let_through_the_data_gate(tmp_path, monkeypatch):
+    """The gate's own default holds: a limit fitted to 29 rows would release a model of 29 rows."""
+    monkeypatch.setattr(environments, "call", lambda *_: table_facts(LABEL, [facts("x")], rows=29))
+    done = runner.invoke(cli.app, ["init", str(tmp_path), "--source", "t.csv", "--label", "y"])
+    told = "29 rows are too few: a run is refused below 100 (gates.data.min_rows)"
+    assert told in done.output
+    assert told in (tmp_path / "problem.yaml").read_text().replace("\n# ", " ")
+    assert load_problem(tmp_path).gates.data.min_rows == 100
+
+
+@pytest.mark.parametrize(
+    ("label", "metric", "worse"),
+    [
+        (LABEL, "auc", 0.01),
+        (text("y", distinct=5), "accuracy", 0.01),
+        (facts("y", distinct=400, deviation=1234.5), "rmse", 12.0),
+        (facts("y", distinct=400, deviation=0.00123), "rmse", 0.000012),
+        (facts("y", distinct=400, deviation=None), "rmse", None),
+    ],
+)
+def test_a_model_may_be_little_worse_than_the_champion(label, metric, worse):
+    found = table_facts(label, [facts("x")])
+    (limit,) = parse_problem(problem_text("p", found, suggest(label, [facts("x")])), "problem.yaml").gates.quality
+    assert (limit.metric, limit.max_worse_than_champion) == (metric, worse)
+
+
+def test_the_next_command_can_be_pasted_whatever_the_paths(tmp_path, monkeypatch):
+    monkeypatch.setattr(environments, "call", lambda *_: table_facts(LABEL, [facts("x")]))
+    target, source = tmp_path / "my problem", "it's *.csv"
+    done = runner.invoke(cli.app, ["init", str(target), "--source", source, "--label", "y"])
+    (command,) = re.findall(r"^next: read it, then `(.*)`$", done.output, re.MULTILINE)
+    assert shlex.split(command) == ["tidemill", "run", str(target), "--source", source]
+    assert "detected" not in done.output
 
 
 runner = CliRunner()
@@ -240,6 +284,7 @@ def test_it_writes_a_problem_that_loads_and_says_what_it_did(people, tmp_path):
     assert set(problem.features) == {"age", "gender", "colour"}
     assert (problem.name, problem.task, problem.label.positive) == ("churn", "binary_classification", "yes")
     assert (problem.ingest.delimiter, problem.ingest.null_values) == (";", ("", "?"))
+    assert "detected:\n  delimiter: ;\n  null_values: ['', '?']\n" in done.output
     assert "status: predicts the label nearly perfectly" in done.output
     assert f"tidemill run {target} --source {people}" in done.output
     assert "#   id: looks like an identifier" in (target / "problem.yaml").read_text()
@@ -265,6 +310,16 @@ def test_a_missing_label_column_is_told_with_what_there_is(people, tmp_path):
     failed = runner.invoke(cli.app, ["init", str(tmp_path), "--source", str(people), "--label", "churn"])
     assert isinstance(failed.exception, UserError)
     assert "did you mean 'churned'" in str(failed.exception)
+    assert not (tmp_path / "problem.yaml").exists()
+
+
+@real
+def test_a_label_with_a_single_value_is_refused(people, tmp_path):
+    people.write_text(people.read_text().replace(";yes", ";no"))
+    failed = runner.invoke(cli.app, ["init", str(tmp_path), "--source", str(people), "--label", "churned"])
+    assert isinstance(failed.exception, UserError)
+    assert failed.exception.exit_code == 4
+    assert "has a single value: there is nothing to learn (got 'no' in 400 rows)" in str(failed.exception)
     assert not (tmp_path / "problem.yaml").exists()
 
 

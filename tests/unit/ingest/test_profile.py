@@ -81,6 +81,35 @@ def test_a_label_or_rows_that_are_missing_are_told(tmp_path):
         profile.profile("bq://p.d.t", "y")
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["no"] * 50, "the label 'y' has a single value: there is nothing to learn .got 'no' in 50 rows"),
+        (["no", "?"] * 25, "has a single value"),
+        (["7"] * 50, "has a single value"),
+        (["?"] * 50, "the label 'y' has no value: there is nothing to learn"),
+    ],
+)
+def test_a_label_that_is_the_same_everywhere_is_refused(values, message, tmp_path):
+    with pytest.raises(DataError, match=message) as failure:
+        facts_of(tmp_path, "x,y\n" + "".join(f"{i},{value}\n" for i, value in enumerate(values)))
+    assert failure.value.exit_code == 4
+
+
+def test_a_label_that_is_the_same_in_the_sample_is_told_as_such(tmp_path, monkeypatch):
+    monkeypatch.setattr(profile, "_SAMPLE_ROWS", 200)
+    monkeypatch.setattr(delimited, "BLOCK_BYTES", 1024)
+    with pytest.raises(DataError, match=r"'0' in a sample of [23]\d\d of 5,000 rows"):
+        facts_of(tmp_path, "x,y\n" + "".join(f"{i},0\n" for i in range(5000)))
+
+
+def test_the_deviation_is_the_populations_and_none_where_it_overflows(tmp_path):
+    body = "n,huge,y\n" + "".join(f"{i % 2 * 4},{'1e300' if i % 2 else '-1e300'},{i % 2}\n" for i in range(50))
+    facts = facts_of(tmp_path, body)
+    assert column(facts, "n").deviation == 2
+    assert column(facts, "huge").deviation is None
+
+
 def noisy(seed: int = 0) -> tuple[np.ndarray, np.random.Generator]:
     random = np.random.default_rng(seed)
     return random.normal(size=N), random
