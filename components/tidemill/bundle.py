@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,8 +116,7 @@ def pack(problem: Problem, problem_dir: Path, destination: Path, view: str = "wh
         files[EVAL_CONFIG_FILE] = (problem_dir / EVAL_CONFIG_FILE).read_bytes()
     references = [r for r in (problem.user_code.preprocessing, problem.user_code.model) if r]
     if references and "user_code" not in VIEWS[view]:
-        modules = (p for p in problem_dir.rglob("*.py") if "__pycache__" not in p.parts)
-        files |= {p.relative_to(problem_dir).as_posix(): p.read_bytes() for p in modules}
+        files |= {path.relative_to(problem_dir).as_posix(): path.read_bytes() for path in _modules(problem_dir)}
     for reference in references:
         stem = reference.partition(":")[0].replace(".", "/")
         if not any((problem_dir / name).is_file() for name in (f"{stem}.py", f"{stem}/__init__.py")):
@@ -137,6 +136,13 @@ def pack(problem: Problem, problem_dir: Path, destination: Path, view: str = "wh
         beside.write_bytes(buffer.getvalue())
         os.replace(beside, path)
     return path
+
+
+def _modules(directory: Path) -> Iterator[Path]:
+    """Yields the Python files below ``directory``; an environment or a repository in a hidden directory is no module."""
+    for parent, directories, files in os.walk(directory):
+        directories[:] = [name for name in directories if name != "__pycache__" and not name.startswith(".")]
+        yield from (Path(parent) / name for name in files if name.endswith(".py"))
 
 
 def open_bundle(path: Path) -> Bundle:

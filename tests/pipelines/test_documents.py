@@ -64,6 +64,23 @@ def check(command: Any, words: list[str], line: str) -> None:
             assert word.split("=")[0] in known, f"{line}: no option {word}"
 
 
+def test_every_directory_of_tests_is_run_by_make_and_every_path_of_make_exists() -> None:
+    text = (ROOT / "Makefile").read_text()
+    named = set(re.findall(r"(?<![\w/.])(?:tests|components|pipelines)/[\w./-]+", text))
+    assert not [path for path in named if not (ROOT / path).exists()]
+    kept = {path.parent for path in ROOT.glob("tests/**/test_*.py") if "benchmarks" not in path.parts}
+    assert {str(path.relative_to(ROOT)) for path in kept} <= named
+
+
+def test_every_command_of_make_is_one() -> None:
+    from tidemill_pipelines.cli import app
+
+    lines = re.findall(r"\$\(BIN\)/tidemill (.+)", (ROOT / "Makefile").read_text())
+    assert lines
+    for line in lines:
+        check(typer.main.get_command(app), shlex.split(line.partition(" 2>")[0]), line)
+
+
 def test_the_checks_above_can_fail(tmp_path: Path) -> None:
     faulty = tmp_path / "faulty.md"
     faulty.write_text("```sh\ntidemill run . --no-such-option\n```\n[link](nowhere.md)\n")

@@ -195,9 +195,12 @@ def test_a_resumed_run_forgets_what_the_tries_before_said(
     first = run_locally(request, Layout(tmp_path), observer)
     stale = tmp_path / "runs" / first.id / "report.html"
     stale.write_text("of the first try")
+    half = tmp_path / "runs" / first.id / "artifacts" / "training-1" / "ingest" / ".examples.0a1b.partial"
+    half.mkdir(parents=True)
     again = run_locally(Request(problem_dir, request.source, resume="latest"), Layout(tmp_path), observer)
     assert again.id == first.id
     assert not stale.exists()
+    assert not half.exists()
 
 
 def test_what_has_ended_or_is_of_another_table_is_not_resumed(

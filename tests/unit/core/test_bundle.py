@@ -63,7 +63,8 @@ def test_the_same_content_makes_the_same_bytes_wherever_and_whenever_it_lies(tmp
 def test_comments_and_caches_are_no_content(tmp_path):
     first = problem_dir(tmp_path / "a")
     second = problem_dir(
-        tmp_path / "b", **{"problem.yaml": "# why\n" + PROBLEM, "__pycache__/prep.py": "1", "n.txt": ""}
+        tmp_path / "b",
+        **{"problem.yaml": "# why\n" + PROBLEM, "__pycache__/prep.py": "1", ".venv/lib/x.py": "1", "n.txt": ""},
     )
     assert pack_at(first, tmp_path).name == pack_at(second, tmp_path).name
 

@@ -185,9 +185,11 @@ def _absolute(source: str) -> str:
 
 
 def _forget_tries(run_dir: Path) -> None:
-    """Removes what tries before a resume said of themselves; their results are found again through the cache."""
+    """Removes what tries before a resume said of themselves or left half written; results are found by the cache."""
     shutil.rmtree(run_dir / "tasks", ignore_errors=True)
     (run_dir / "report.html").unlink(missing_ok=True)
+    for debris in list((run_dir / "artifacts").glob("*/*/.*.partial")):  # of a killed stage, perhaps gigabytes
+        shutil.rmtree(debris, ignore_errors=True)
 
 
 def _show_report(run_dir: Path) -> None:
