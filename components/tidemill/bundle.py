@@ -139,7 +139,7 @@ def pack(problem: Problem, problem_dir: Path, destination: Path, view: str = "wh
 
 
 def _modules(directory: Path) -> Iterator[Path]:
-    """Yields the Python files below ``directory``; an environment or a repository in a hidden directory is no module."""
+    """Yields the Python files below ``directory``; what is hidden, such as an environment, is no module."""
     for parent, directories, files in os.walk(directory):
         directories[:] = [name for name in directories if name != "__pycache__" and not name.startswith(".")]
         yield from (Path(parent) / name for name in files if name.endswith(".py"))
