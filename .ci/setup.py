@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = {
-    "control": ("--group", "test", "--group", "lint"),
+    "control": ("--group", "test", "--group", "remote", "--group", "lint"),
     "validation": ("--group", "test"),
     "tensorflow": ("--group", "test", "--group", "reference"),
     "serving": ("--group", "test"),
