@@ -6,17 +6,17 @@ reported at once, each with its path and line.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from tidemill.errors import ProblemError
 from tidemill.features import Feature, Strict, source_columns
 from tidemill.gates import Gates
+from tidemill.strict_yaml import validated
 
 Task = Literal["binary_classification", "multiclass_classification", "regression"]
 Split = Literal["train", "eval", "test"]
@@ -219,32 +219,8 @@ def load_problem(path: Path, overrides: Mapping[str, str] | None = None) -> Prob
 
 def parse_problem(text: str, where: str, overrides: Mapping[str, str] | None = None) -> Problem:
     """Validates the text of a problem.yaml; see :func:`load_problem`."""
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ProblemError(where, "is not YAML", str(error)) from error
-    if root is None or not isinstance(value, dict):
-        raise ProblemError(where, "expected a mapping with name, task, label and features", type(value).__name__)
-    faults = _duplicate_keys(root)
-    for dotted, override in (overrides or {}).items():
-        _set(value, dotted, _override(dotted, override))
-    try:
-        problem = Problem.model_validate(value)
-    except ValidationError as error:
-        faults += [_describe(fault, root, set(overrides or ())) for fault in error.errors(include_url=False)]
-    if faults:
-        faults.sort(key=_line_of)
-        raise ProblemError(
-            where, f"{len(faults)} fault{'s' * (len(faults) > 1)}\n" + "\n".join(f"  {f}" for f in faults)
-        )
-    return problem
-
-
-def _line_of(fault: str) -> int:
-    """Returns the line that a fault names; 0 for one that is not in the file but in an override."""
-    found = re.match(r"line (\d+):", fault)
-    return int(found[1]) if found else 0
+    expected = "expected a mapping with name, task, label and features"
+    return validated(Problem, text, where, ProblemError, expected, overrides)
 
 
 def json_schema() -> dict[str, Any]:
@@ -264,68 +240,3 @@ def dump_problem(problem: Problem, leave_out: Mapping[str, Any] | None = None) -
     """
     value = problem.model_dump(mode="json", exclude_unset=True, exclude=dict(leave_out or {}))
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
-
-
-def _override(dotted: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ProblemError(f"--set {dotted}", "the value is not YAML", repr(text)) from error
-
-
-def _set(value: dict[str, Any], dotted: str, new: Any) -> None:
-    *parents, last = dotted.split(".")
-    for parent in parents:
-        value = value.setdefault(parent, {})
-        if not isinstance(value, dict):
-            raise ProblemError(f"--set {dotted}", f"{parent} is not a mapping")
-    value[last] = new
-
-
-_KINDS = ("numeric", "bucketized", "categorical", "text", "date", "crossed")
-
-
-def _describe(fault: Mapping[str, Any], root: yaml.Node | None, overridden: set[str]) -> str:
-    keys = [
-        key for i, key in enumerate(fault["loc"]) if not (key in _KINDS and i == 2 and fault["loc"][0] == "features")
-    ]
-    dotted = ".".join(str(key) for key in keys) or "problem"
-    message = fault["msg"].removeprefix("Value error, ")
-    got = fault.get("input")
-    if fault["type"] == "extra_forbidden":
-        message = "unknown key"
-    elif fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        message, got = f"kind must be one of {', '.join(_KINDS)}", fault.get("ctx", {}).get("tag")
-    shown = f" (got {got!r})" if isinstance(got, (str, int, float, bool)) and fault["type"] != "extra_forbidden" else ""
-    place = "--set" if any(f"{dotted}.".startswith(f"{key}.") for key in overridden) else f"line {_line(root, keys)}:"
-    return f"{place} {dotted}: {message}{shown}"
-
-
-def _line(node: yaml.Node | None, keys: Sequence[Any]) -> int:
-    """Returns the 1-based line of the deepest node on the path ``keys`` that the file has."""
-    line = node.start_mark.line if node else 0
-    for key in keys:
-        if isinstance(node, yaml.MappingNode):
-            found = next(((k, v) for k, v in node.value if k.value == str(key)), None)
-            if found is None:
-                break
-            line, node = found[0].start_mark.line, found[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
-            node = node.value[key]
-            line = node.start_mark.line
-    return line + 1
-
-
-def _duplicate_keys(node: yaml.Node | None, path: str = "") -> list[str]:
-    """Names keys that stand twice in one mapping, of which YAML would silently keep the last."""
-    faults, seen = [], set()
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if key.value in seen:
-                faults.append(f"line {key.start_mark.line + 1}: {path}{key.value}: stands twice")
-            seen.add(key.value)
-            faults += _duplicate_keys(value, f"{path}{key.value}.")
-    elif isinstance(node, yaml.SequenceNode):
-        for i, value in enumerate(node.value):
-            faults += _duplicate_keys(value, f"{path}{i}.")
-    return faults
