@@ -1,0 +1,39 @@
+"""The part of a pipeline that differs between targets: where models are registered and answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Component = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Release:
+    """The components that know a registry and an endpoint; their parameters have the same names everywhere.
+
+    Attributes:
+        find_champion: bundle, registry → champion, reference.
+        register: the model, its evidence and registry → registered.
+        deploy: registered, registry, endpoints → deployment.
+        settings: constants that ``register`` and ``deploy`` take as ``settings``; None for those that take none.
+    """
+
+    find_champion: Component
+    register: Component
+    deploy: Component
+    settings: Mapping[str, Any] | None = field(default=None)
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """Returns the further arguments of ``register`` and ``deploy``."""
+        return {} if self.settings is None else {"settings": dict(self.settings)}
+
+
+def local_release() -> Release:
+    """Returns the release into the file registry and the endpoint of this machine."""
+    from tidemill.deploy.component import deploy
+    from tidemill.register.component import find_champion, register
+
+    return Release(find_champion, register, deploy)
