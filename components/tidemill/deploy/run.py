@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import sys
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 from tidemill.errors import PlatformError
 from tidemill.files import replaced_directory, write_json
+from tidemill.samples import SAMPLE, Sample
 from tidemill.serving.client import Client
 from tidemill.serving.endpoints import Endpoint, Running
 from tidemill.serving.registry import Registry
@@ -60,10 +60,10 @@ def run(registered: str | Path, registry: str | Path, endpoints: str | Path, dep
     if endpoint.failed(version):  # in an earlier try, perhaps: what was wrong then may be mended
         aliases = store.nominate(version, again=True)
     endpoint.wait_until_loaded(version, aliases.event["serial"])
-    sample = json.loads(store.extra(version, "sample.json").read_text())
-    body = {"instances": [sample["instance"]]}
+    sample = Sample.read(store.extra(version, SAMPLE))
+    body = sample.request
     answer = _ask(running, f"/v1/models/{store.model}/versions/{version}:predict", body)
-    if not _agree(answer["predictions"][0], sample["prediction"], sample["tolerance"]):
+    if not sample.agrees(answer["predictions"][0]):
         raise PlatformError(
             f"endpoint {store.model}",
             f"version {version} must answer a test row as it did in the rehearsal",
@@ -97,20 +97,6 @@ def _ask(running: Running, path: str, body: Any) -> Any:
     if answer.status != 200:
         raise PlatformError(where, "must answer a test row", f"status {answer.status}: {answer.error}")
     return answer.value
-
-
-def _agree(one: Any, other: Any, tolerance: float) -> bool:
-    """Tells whether two predictions are the same, numbers within ``tolerance``."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        numbers = [k for k in one if k != "label"]
-        return one.keys() == other.keys() and all(_agree(one[k], other[k], tolerance) for k in numbers)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_agree, one, other, [tolerance] * len(one)))
-    return (
-        isinstance(one, (int, float))
-        and isinstance(other, (int, float))
-        and math.isclose(one, other, rel_tol=0, abs_tol=tolerance)
-    )
 
 
 def _curl(url: str, body: Any) -> str:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from tidemill.artifacts import MODEL_MANIFEST, SAVED_MODEL, ModelManifest
+from tidemill.artifacts import MODEL_MANIFEST, SAVED_MODEL
 from tidemill.bundle import open_bundle
-from tidemill.decisions import Decision, read_decision
-from tidemill.errors import DataError, GateRefused
-from tidemill.files import digest_tree, replaced_directory, write_json
-from tidemill.register.lineage import lineage
+from tidemill.files import replaced_directory, write_json
+from tidemill.registration import REGISTERED, Evidence, admit
 from tidemill.serving.registry import EXTRA, Registry
 from tidemill.stage import Origin
-
-REGISTERED: Final = "registered.json"
-_SAMPLE: Final = "sample.json"
-_KEPT: Final = ("statistics", "schema", "evaluation", "blessing", "rehearsal")
 
 
 @dataclass(frozen=True)
@@ -94,40 +86,17 @@ def run(
         GateRefused: if blessing or rehearsal did not pass, or were made for another model.
         DataError: if the model isn't what its manifest says.
     """
-    opened, artefact = open_bundle(Path(bundle)), Path(model)
-    manifest = ModelManifest.read(artefact)
-    if digest_tree(artefact / SAVED_MODEL) != manifest.digest:
-        raise DataError("model", f"{SAVED_MODEL}/ must be what {MODEL_MANIFEST} has the digest of", "other content")
-    decisions = {
-        name: _passed(name, Path(evidence), manifest.digest)
-        for name, evidence in (("blessing", blessing), ("rehearsal", rehearsal))
-    }
-    sources = dict(zip(_KEPT, map(Path, (statistics, schema, evaluation, blessing, rehearsal)), strict=True))
-
-    def fill(extra: Path, version: int) -> None:
-        for name, source in sources.items():
-            shutil.copytree(source, extra / name)
-        shutil.copy2(sources["rehearsal"] / _SAMPLE, extra / _SAMPLE)
-        described = lineage(opened, Path(examples), manifest, sources, decisions, run_id, origin)
-        write_json(extra / "lineage.json", {"version": version, **described})
-
+    evidence = Evidence(
+        *map(Path, (bundle, examples, statistics, schema, model, blessing, rehearsal, evaluation)),
+    )
+    admitted = admit(evidence, run_id, origin)
+    manifest = admitted.manifest
     store = Registry(Path(registry), manifest.name)
-    version = store.add(artefact, fill, run_id)
+    version = store.add(evidence.model, admitted.fill, run_id)
     report = RegisterReport(manifest.name, version, str(store.directory(version).absolute()), manifest.digest)
     with replaced_directory(Path(registered)) as directory:
         write_json(directory / REGISTERED, {**vars(report), "run_id": run_id})
     return report
-
-
-def _passed(name: str, evidence: Path, digest: str) -> Decision:
-    decision = read_decision(evidence)
-    if not decision.passed:
-        reasons = "\n".join(f"  - {check.message}" for check in decision.refusals)
-        raise GateRefused("register", f"the {name} must have passed\n{reasons}")
-    made_for = json.loads((evidence / f"{name}.json").read_text())["challenger"]
-    if made_for != digest:
-        raise GateRefused("register", f"the {name} must be of this model, {digest[:12]}", f"one of {made_for[:12]}")
-    return decision
 
 
 def _link(source: str, target: str) -> None:

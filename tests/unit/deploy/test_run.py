@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tidemill.deploy.run import _agree, run
+from tidemill.deploy.run import run
 from tidemill.errors import PlatformError, UsageError
 from tidemill.serving.client import Client
 from tidemill.serving.registry import Registry
@@ -140,12 +140,3 @@ def test_a_killed_step_and_a_killed_endpoint_are_found_by_the_next_try(world: An
     report = run(*world.arguments(registered))
     assert report.started
     assert world.endpoint.status().version == 1
-
-
-def test_answers_agree_in_shape_and_within_the_tolerance() -> None:
-    assert _agree({"value": 1.0, "label": "a"}, {"value": 1.05, "label": "a"}, 0.1)
-    assert not _agree({"value": 1.0}, {"value": 1.2}, 0.1)
-    assert not _agree({"value": 1.0}, {"score": 1.0}, 0.1)
-    assert _agree([1.0, 2.0], [1.0, 2.0], 0)
-    assert not _agree([1.0], [1.0, 2.0], 0)
-    assert not _agree(None, 1.0, 1)

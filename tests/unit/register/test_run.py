@@ -13,7 +13,7 @@ import pytest
 from tidemill.artifacts import ModelManifest
 from tidemill.errors import DataError, GateRefused
 from tidemill.files import digest_tree, sha256_file
-from tidemill.register.lineage import installed_digest
+from tidemill.lineage import installed_digest
 from tidemill.register.run import find_champion, run
 from tidemill.serving.registry import Registry
 
