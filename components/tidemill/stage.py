@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tidemill.errors import TidemillError, classify
+from tidemill.errors import PlatformError, TidemillError, classify
+from tidemill.execution import RUN_VARIABLE, RUNS_VARIABLE, this_execution
 from tidemill.files import write_json
 
 RECORD_VARIABLE = "TIDEMILL_TASK_RECORD"
@@ -43,6 +44,8 @@ class Stage:
     outlives a killed task and is given again to its successor. ``TIDEMILL_PRELOAD_S`` says how many seconds the
     process had already spent on imports. ``TIDEMILL_LOCK_SHA256`` and ``TIDEMILL_GIT_COMMIT`` say what the code was
     made from, which an installed package can't know: a target sets them, or an image carries them.
+    ``TIDEMILL_RUNS`` is the directory of all runs' records. A target that sets it and wants no task record for
+    itself gets the whole record there; see `tidemill.execution`.
 
     Attributes:
         origin: what the code was made from.
@@ -56,6 +59,23 @@ class Stage:
         self._started = self._begun = time.monotonic()
         self._preload_s = float(os.environ.get(PRELOAD_VARIABLE, "0"))
         self._summary: dict[str, Any] = {}
+        self._runs, self._run = os.environ.get(RUNS_VARIABLE), os.environ.get(RUN_VARIABLE)
+        self._execution = None if self._record else this_execution(sys.argv, os.environ)
+        if self._execution:
+            self._execution.begin()
+
+    @property
+    def run_dir(self) -> Path:
+        """The directory of this run's records; its name is the run's id.
+
+        Raises:
+            PlatformError: if the target has none.
+        """
+        if self._execution:
+            return self._execution.run_dir
+        if not self._runs or not self._run:
+            raise PlatformError(self.name, f"needs {RUNS_VARIABLE} and {RUN_VARIABLE} in its environment")
+        return Path(self._runs) / self._run
 
     def __enter__(self) -> Stage:
         return self
@@ -91,7 +111,7 @@ class Stage:
         os._exit(failure.exit_code)
 
     def _write(self, failure: TidemillError | None) -> None:
-        if not self._record:
+        if not self._record and not self._execution:
             return
         record = {
             "stage": self.name,
@@ -101,9 +121,12 @@ class Stage:
             "error": _error_json(failure) if failure else None,
         }
         try:
-            write_json(Path(self._record), record)
+            if self._record:
+                write_json(Path(self._record), record)
+            elif self._execution:
+                self._execution.end(record, failure.exit_code if failure else 0)
         except OSError as error:  # a full disk must not hide the error that is being reported
-            print(f"could not write {self._record}: {error}", file=sys.stderr)
+            print(f"could not write the record of {self.name}: {error}", file=sys.stderr)
 
 
 def _peak_rss_mb() -> float:

@@ -14,7 +14,7 @@ from kfp.dsl.base_component import BaseComponent
 
 import tidemill
 from tidemill.images import environment_of
-from tidemill_pipelines.training import training
+from tidemill_pipelines.pipelines import load_pipeline
 
 _HEAD = """\
 # Components
@@ -73,7 +73,7 @@ def components() -> Iterator[tuple[str, BaseComponent]]:
 
 def entries() -> list[Entry]:
     """Returns all components in the order in which training runs them; those it doesn't use come last."""
-    order = {name: i for i, name in enumerate(_execution_order(training.pipeline_spec))}
+    order = {name: i for i, name in enumerate(_execution_order(load_pipeline("training").pipeline_spec))}
     found = [_entry(stage, component) for stage, component in components()]
     return sorted(found, key=lambda entry: (order.get(entry.name, len(order)), entry.name))
 

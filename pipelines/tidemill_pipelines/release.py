@@ -1,9 +1,9 @@
-"""The part of a pipeline that differs between targets: where models are registered and answer."""
+"""The part of a pipeline that differs between targets: the clock, and where models are registered and answer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 Component = Callable[..., Any]
@@ -17,13 +17,17 @@ class Release:
         find_champion: bundle, registry → champion, reference.
         register: the model, its evidence and registry → registered.
         deploy: registered, registry, endpoints → deployment.
+        scheduled: what the backend replaces by the time that the run was due; empty where the clock is to decide.
+        created: what it replaces by the time that the run was created, likewise.
         settings: constants that ``register`` and ``deploy`` take as ``settings``; None for those that take none.
     """
 
     find_champion: Component
     register: Component
     deploy: Component
-    settings: Mapping[str, Any] | None = field(default=None)
+    scheduled: str = ""
+    created: str = ""
+    settings: Mapping[str, Any] | None = None
 
     @property
     def extra(self) -> dict[str, Any]:

@@ -40,7 +40,6 @@ def register(
     rehearsal: dsl.Input[dsl.Artifact],
     evaluation: dsl.Input[dsl.Artifact],
     registry: str,
-    run_id: str,
     registered: dsl.Output[dsl.Model],
 ):
     """Gives the model a version and the alias `challenger`, with its lineage. The same model keeps its version.
@@ -55,7 +54,6 @@ def register(
         rehearsal: must have passed.
         evaluation: kept with the version.
         registry: root of the registry.
-        run_id: the run that made it.
         registered: `registered.json` with name, version and path in the registry.
     """
     from tidemill.stage import Stage
@@ -75,7 +73,7 @@ def register(
                 rehearsal.path,
                 evaluation.path,
                 registry,
-                run_id,
+                stage.run_dir.name,
                 registered.path,
                 stage.origin,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 from typing import Any
@@ -78,7 +79,7 @@ def test_it_installs_nothing_when_it_runs(component):
 def test_its_body_is_the_stage_frame_around_run(component):
     source = inspect.getsource(component.python_func)
     assert "with Stage(" in source
-    assert ".run import" in source
+    assert re.search(r"from tidemill\.\w+\.(run|location) import \w+", source)
 
 
 def test_its_stage_frame_carries_its_name(component):

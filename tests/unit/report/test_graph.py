@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kfp import compiler
 
 from tidemill.report.graph import chain, edges_of, layout, ordered, reduced
-from tidemill_pipelines.training import training
+from tidemill_pipelines.pipelines import load_pipeline
 
 BOX = (100.0, 40.0)
 
@@ -20,7 +20,7 @@ BOX = (100.0, 40.0)
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     path = tmp_path_factory.mktemp("pipeline") / "training.yaml"
-    compiler.Compiler().compile(training, str(path))
+    compiler.Compiler().compile(load_pipeline("training"), str(path))
     document: Mapping[str, Any] = next(yaml.safe_load_all(path.read_text(encoding="utf-8")))
     return document
 

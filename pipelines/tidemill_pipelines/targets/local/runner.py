@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 import tidemill
 from tidemill.bundle import pack_views
 from tidemill.errors import UsageError, classify
+from tidemill.execution import RUN_VARIABLE, RUNS_VARIABLE
 from tidemill.files import write_text
 from tidemill.ingest.fingerprint import fingerprint
+from tidemill.ingest.templates import resolve
 from tidemill.problem import load_problem
 from tidemill.runs import RunRecord, TaskRecord, Verdict, output, read_tasks, verdict_of
 from tidemill.stage import COMMIT_VARIABLE, LOCK_VARIABLE
@@ -73,7 +75,8 @@ def run(request: Request, layout: Layout, observer: Observer) -> RunRecord:
 
     pipeline = load_pipeline(request.pipeline)
     problem = load_problem(request.problem_dir, request.overrides)
-    source_fingerprint = fingerprint(request.source)
+    source = resolve(request.source, datetime.now(UTC))
+    source_fingerprint = fingerprint(source)
     bundles = pack_views(problem, request.problem_dir, layout.bundles.resolve())
     run_dir = _run_dir(request, layout, problem.name, source_fingerprint, bundles["whole"].stem).resolve()
     arguments = {
@@ -81,12 +84,9 @@ def run(request: Request, layout: Layout, observer: Observer) -> RunRecord:
         "feature_bundle": str(bundles["features"]),
         "model_bundle": str(bundles["model"]),
         "whole_bundle": str(bundles["whole"]),
-        "source": _absolute(request.source),
-        "source_fingerprint": source_fingerprint,
+        "source": _absolute(source),
         "registry": str(layout.registry.resolve()),
         "endpoints": str(layout.endpoints.resolve()),
-        "run_id": run_dir.name,
-        "run_dir": str(run_dir),
         "beam_runner": request.beam_runner,
     }
     with held(run_dir):
@@ -97,7 +97,7 @@ def run(request: Request, layout: Layout, observer: Observer) -> RunRecord:
             pipeline=request.pipeline,
             verdict="running",
             started=datetime.now(UTC).isoformat(),
-            source=request.source,
+            source=source,
             source_fingerprint=source_fingerprint,
             bundle=bundles["whole"].stem,
             stages=tuple(task.name for task in compiled.tasks),
@@ -111,7 +111,8 @@ def run(request: Request, layout: Layout, observer: Observer) -> RunRecord:
             LOCK_VARIABLE: record.environment["uv.lock sha256"],
             COMMIT_VARIABLE: record.environment["git commit"],
         }
-        processes = Processes(run_dir / "logs", {"TF_CPP_MIN_LOG_LEVEL": "2", **origin})
+        place = {RUNS_VARIABLE: str(run_dir.parent), RUN_VARIABLE: run_dir.name}
+        processes = Processes(run_dir / "logs", {"TF_CPP_MIN_LOG_LEVEL": "2", **origin, **place})
         executor = TaskExecutor(
             run_dir=run_dir,
             tasks=compiled.tasks,

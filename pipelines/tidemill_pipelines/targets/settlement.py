@@ -1,0 +1,143 @@
+"""What a target's file says of each task, put on the task while the pipeline is compiled."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kfp import kubernetes
+from kfp.dsl import pipeline_context
+
+from tidemill.execution import IMAGE_VARIABLE, RUN_VARIABLE, RUNS_VARIABLE, TASK_VARIABLE
+from tidemill.report.conclusion import PLAN_VARIABLE
+from tidemill_pipelines.targets.config import StageSettings, TargetConfig
+
+USER: Final = 65532
+"""The uid of our images."""
+_RUN_LABEL: Final = "metadata.labels['pipeline/runid']"
+_STORE: Final = "/tidemill"
+_GB_PER_CORE: Final[Mapping[str, Mapping[str, float]]] = {
+    "n1": {"standard": 3.75, "highmem": 6.5, "highcpu": 0.9},
+    "n2": {"standard": 4, "highmem": 8, "highcpu": 1},
+    "c2": {"standard": 4},
+    "c3": {"standard": 4, "highmem": 8, "highcpu": 2},
+}
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """How to settle a pipeline's tasks on a target.
+
+    Attributes:
+        image: the reference that takes the place of a component's image.
+        runs: directory of the runs' records, as the tasks see it.
+    """
+
+    target: TargetConfig
+    image: Callable[[str], str]
+    problem: str
+    pipeline: str
+    runs: str
+
+    def settle(self, task: Any, stages: list[str]) -> None:
+        """Puts image, environment and resources on a task.
+
+        Args:
+            stages: names of all tasks, which the report is told.
+        """
+        stage = task.component_spec.name.replace("-", "_")
+        settings = self.target.stage(stage)
+        task.set_container_image(self.image(task.container_spec.image))
+        task.set_env_variable(RUNS_VARIABLE, self.runs)
+        task.set_env_variable(TASK_VARIABLE, shown_name(task))
+        task.set_env_variable(IMAGE_VARIABLE, task.container_spec.image)
+        if stage == "report":
+            plan = {
+                "problem": self.problem,
+                "pipeline": self.pipeline,
+                "target": self.target.kind,
+                "stages": stages,
+            }
+            task.set_env_variable(PLAN_VARIABLE, json.dumps(plan))
+        _size(task, settings, self.target.kind == "vertex")
+        if settings.retries is not None:
+            again = settings.retries
+            task.set_retry(again.count, f"{again.backoff_s}s", again.factor, f"{again.max_backoff_s}s")
+        if settings.cache is False:  # a stage that is never cached stays so
+            task.set_caching_options(False)
+        if self.target.kind == "kubernetes":
+            self._on_kubernetes(task, settings)
+
+    def _on_kubernetes(self, task: Any, settings: StageSettings) -> None:
+        cluster = self.target.on_kubernetes
+        kubernetes.use_field_path_as_env(task, RUN_VARIABLE, _RUN_LABEL)
+        kubernetes.mount_pvc(task, cluster.store_claim, _STORE)
+        kubernetes.empty_dir_mount(task, "tmp", "/tmp")  # the root file system is read-only
+        kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
+        for key, value in self.target.labels.items():
+            kubernetes.add_pod_label(task, key, value)
+        if cluster.image_pull_secrets:
+            kubernetes.set_image_pull_secrets(task, list(cluster.image_pull_secrets))
+        if settings.timeout_s is not None:
+            kubernetes.set_timeout(task, settings.timeout_s)
+        nodes = dict(settings.accelerator.node) if settings.accelerator else {}
+        if settings.machine is not None:
+            nodes["node.kubernetes.io/instance-type"] = settings.machine
+        if settings.spot:
+            nodes |= cluster.spot.node
+            kubernetes.add_toleration(task, operator="Equal", **cluster.spot.toleration)
+        if settings.accelerator:
+            kubernetes.add_toleration(task, key=settings.accelerator.type, operator="Exists", effect="NoSchedule")
+        for key, value in nodes.items():
+            kubernetes.add_node_selector(task, key, value)
+
+
+def settled(pipeline: Any, settlement: Settlement) -> Callable[..., Any]:
+    """Returns the function of a KFP pipeline, with each of its tasks settled."""
+
+    @functools.wraps(pipeline.pipeline_func)
+    def function(*arguments: Any, **keywords: Any) -> None:
+        pipeline.pipeline_func(*arguments, **keywords)
+        # The one look into KFP's compiler: the pipeline that is being built knows its tasks.
+        tasks = [t for t in pipeline_context.Pipeline.get_default_pipeline().tasks.values() if t.container_spec]
+        stages = [shown_name(task) for task in tasks]
+        for task in tasks:
+            settlement.settle(task, stages)
+
+    return function
+
+
+def shown_name(task: Any) -> str:
+    """Returns the name of a task as people see it."""
+    return str(task._task_spec.display_name or task.name)
+
+
+def machine_size(machine: str) -> tuple[int, float] | None:
+    """Returns processors and GB of memory of a Google Compute Engine machine type, or None if its name doesn't tell.
+
+    Source: https://cloud.google.com/compute/docs/general-purpose-machines
+    """
+    found = re.fullmatch(r"(n1|n2|n2d|e2|c2|c3)-(standard|highmem|highcpu)-(\d+)", machine)
+    if found is None or found[2] not in _GB_PER_CORE.get(found[1], _GB_PER_CORE["n2"]):
+        return None
+    series, shape, cores = found[1], found[2], int(found[3])
+    per_core = _GB_PER_CORE.get(series, _GB_PER_CORE["n2"])
+    return cores, cores * per_core[shape]
+
+
+def _size(task: Any, settings: StageSettings, by_machine: bool) -> None:
+    if settings.cpu is not None:
+        task.set_cpu_limit(settings.cpu)
+    if settings.memory is not None:
+        task.set_memory_limit(settings.memory)
+    size = machine_size(settings.machine) if by_machine and settings.machine is not None else None
+    if size is not None:
+        task.set_cpu_limit(str(size[0]))
+        task.set_memory_limit(f"{size[1]:g}G")
+    if settings.accelerator is not None:
+        task.set_accelerator_type(settings.accelerator.type)
+        task.set_accelerator_limit(settings.accelerator.count)
