@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 _CHUNK = 1 << 20
+# How file systems say that they can't rename a directory: Cloud Storage FUSE, which Vertex AI mounts, with EMFILE.
+_NO_RENAME = (errno.EMFILE, errno.ENOSYS, errno.ENOTSUP, errno.EXDEV)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -38,7 +41,8 @@ def write_json(path: Path, value: Any) -> None:
 def replaced_directory(path: Path) -> Iterator[Path]:
     """Yields a fresh directory beside ``path`` that takes its place when the block ends well.
 
-    When the block raises, what was written is removed and ``path`` is as it was.
+    When the block raises, what was written is removed and ``path`` is as it was. On a file system that can't rename
+    directories the files are moved one by one, those at the top last, so that a manifest still vouches for the rest.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,9 +56,25 @@ def replaced_directory(path: Path) -> Iterator[Path]:
             shutil.rmtree(path)
         elif path.exists():
             path.unlink()
-        os.replace(beside, path)
+        try:
+            os.replace(beside, path)
+        except OSError as error:
+            if error.errno not in _NO_RENAME:
+                raise
+            _move_files(beside, path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _move_files(source: Path, target: Path) -> None:
+    """Moves a directory file by file; what lies at its top, where manifests are, comes last."""
+    files = sorted((p for p in source.rglob("*") if p.is_file()), key=lambda p: (p.parent == source, p))
+    for file in files:
+        place = target / file.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(file, place)
+    for directory in (p for p in source.rglob("*") if p.is_dir()):
+        (target / directory.relative_to(source)).mkdir(parents=True, exist_ok=True)
 
 
 def sha256_file(path: Path) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -152,3 +155,39 @@ def test_contents_that_move_between_files_change_the_digest(tmp_path_factory, co
     one = tree(root / "one", {f"f{i}": c for i, c in enumerate(contents)})
     two = tree(root / "two", {f"f{i}": c for i, c in enumerate(reversed(contents))})
     assert (digest_tree(one) == digest_tree(two)) == (contents == contents[::-1])
+
+
+def test_where_directories_cannot_be_renamed_files_are_moved_and_the_manifest_comes_last(tmp_path, monkeypatch):
+    """Cloud Storage FUSE refuses to rename a directory with EMFILE (gcsfuse issue 655)."""
+    rename, moved = os.replace, []
+
+    def refuse_directories(source, target):
+        if Path(source).is_dir():
+            raise OSError(errno.EMFILE, "Too many open files", str(source))
+        rename(source, target)
+
+    move = shutil.move
+    monkeypatch.setattr(os, "replace", refuse_directories)
+    monkeypatch.setattr(shutil, "move", lambda source, target: (moved.append(Path(target).name), move(source, target)))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "stale").write_text("old")
+    with replaced_directory(tmp_path / "out") as directory:
+        (directory / "manifest.json").write_text("{}")
+        (directory / "train").mkdir()
+        (directory / "train" / "part-0").write_text("rows")
+        (directory / "empty").mkdir()
+    assert moved == ["part-0", "manifest.json"]
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")) == [
+        "out",
+        "out/empty",
+        "out/manifest.json",
+        "out/train",
+        "out/train/part-0",
+    ]
+
+
+def test_another_failure_to_rename_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EACCES, "no")))
+    with pytest.raises(OSError, match="no"), replaced_directory(tmp_path / "out"):
+        pass
+    assert not any(tmp_path.iterdir())
