@@ -159,6 +159,9 @@ class KubernetesSettings(Strict):
     experiment: str = "tidemill"
     auth: KubernetesAuth = KubernetesAuth()
     ca_file: Path | None = Field(default=None, description="CA certificates of the API server, if not public.")
+    cron_time_zone: str = Field(
+        default="UTC", description="That KFP's controller reads schedules in: cronScheduleTimezone of its installation."
+    )
     store_claim: str = Field(
         default="tidemill-store", description="ReadWriteMany volume claim with the registry and the runs' records."
     )

@@ -1,0 +1,1 @@
+"""The Kubernetes target: pipelines on Kubeflow Pipelines, models on KServe."""
