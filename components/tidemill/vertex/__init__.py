@@ -1,0 +1,1 @@
+"""Model Registry, endpoints and batch predictions of Vertex AI."""

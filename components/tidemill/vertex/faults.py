@@ -1,0 +1,82 @@
+"""What Vertex AI's and Storage's refusals mean here, and what to do about each."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from tidemill.errors import PlatformError, TidemillError, UsageError
+from tidemill.vertex.location import Location
+
+_LOGIN: Final = (
+    "log in with `gcloud auth application-default login`; in CI and in a cluster, run as a service account "
+    "(workload identity)"
+)
+_ROLES: Final = (
+    # What a missing permission begins with, the role that has it, and who or what that is granted on.
+    ("iam.serviceAccounts.actAs", "roles/iam.serviceAccountUser", "on the service account that the tasks run as"),
+    ("storage.buckets.", "roles/storage.legacyBucketReader", "on the bucket"),
+    ("storage.", "roles/storage.objectUser", "on the bucket"),
+    ("cloudkms.", "roles/cloudkms.cryptoKeyEncrypterDecrypter", "on the key, to the Vertex AI service agent"),
+    ("compute.networks", "roles/compute.networkUser", "on the network's project"),
+    ("artifactregistry.", "roles/artifactregistry.reader", "on the images' repository"),
+    ("aiplatform.", "roles/aiplatform.user", "in project {project}"),
+)
+_PERMISSION: Final = re.compile(r"\b((?:[a-z]+\.)[a-zA-Z]+\.[a-zA-Z]+)\b")
+_QUOTA: Final = re.compile(r"quotas? (?:are exceeded|exceeded|metric)s?[:\s]+['\"]?([\w./-]+)", re.IGNORECASE)
+_DISABLED: Final = re.compile(r"has not been used in project|SERVICE_DISABLED|is disabled")
+_UNRESOLVED: Final = re.compile(r"DNS resolution failed|Name or service not known|name resolution", re.IGNORECASE)
+
+
+def fault(where: str, error: Exception, location: Location) -> TidemillError:
+    """Returns an error of the client libraries as one of ours: told in three parts, with a remedy.
+
+    Args:
+        where: what was asked for: ``schedule nightly``.
+        error: of ``google.api_core`` or ``google.auth``.
+    """
+    from google.api_core import exceptions as api
+    from google.auth import exceptions as auth
+
+    said = str(getattr(error, "message", None) or error)
+    if isinstance(error, (auth.GoogleAuthError, api.Unauthenticated)):
+        return PlatformError(where, "needs credentials that Google accepts", said, _LOGIN)
+    if isinstance(error, api.Forbidden):
+        return PlatformError(where, "must be permitted", said, _permission(said, location))
+    if isinstance(error, api.TooManyRequests):
+        return PlatformError(where, "must be within the project's quotas", said, _quota(said, location))
+    if isinstance(error, api.NotFound):
+        return UsageError(where, "does not exist", said)
+    if isinstance(error, api.Conflict):  # ALREADY_EXISTS and ABORTED
+        return UsageError(where, "conflicts with what there is", said)
+    if isinstance(error, api.ClientError):
+        return UsageError(where, "Vertex AI refused it", said)
+    if _UNRESOLVED.search(said):
+        remedy = f"is there a region {location.region}? Does this machine reach {location.api_endpoint}?"
+        return PlatformError(where, f"{location.api_endpoint} cannot be found", said, remedy)
+    return PlatformError(where, "Vertex AI did not answer", f"{type(error).__name__}: {said}", "try again later")
+
+
+def _permission(said: str, location: Location) -> str:
+    if _DISABLED.search(said):
+        service = "storage" if "storage" in said else "aiplatform"
+        return f"`gcloud services enable {service}.googleapis.com --project {location.project}`"
+    if match := _PERMISSION.search(said.replace("aiplatform.googleapis.com", "")):
+        permission = match.group(1)
+        for prefix, role, on in _ROLES:
+            if permission.startswith(prefix):
+                return f"it takes {permission}: grant {role} {on.format(project=location.project)}"
+    return f"see the permissions in pipelines/targets/VERTEX.md; project {location.project}"
+
+
+def _quota(said: str, location: Location) -> str:
+    which = match.group(1) if (match := _QUOTA.search(said)) else "the quota"
+    page = f"https://console.cloud.google.com/iam-admin/quotas?project={location.project}"
+    return f"ask for more of {which} in {location.region} at {page}, or use another region or a smaller machine"
+
+
+def is_transient(error: Any) -> bool:
+    """Tells whether the same call may succeed in a moment: the service is unavailable, and not merely unfindable."""
+    from google.api_core import exceptions as api
+
+    return isinstance(error, api.ServiceUnavailable) and not _UNRESOLVED.search(str(error))
