@@ -57,7 +57,7 @@ class Bundle:
             UserCodeError: if the module cannot be imported or lacks the function.
         """
         module_name, _, function_name = reference.partition(":")
-        self._put_first_on_path()
+        import_from(self.directory)
         try:
             module = importlib.import_module(module_name)
         except Exception as error:
@@ -67,16 +67,6 @@ class Bundle:
         if not callable(function := getattr(module, function_name, None)):
             raise UserCodeError(reference, f"{module_name}.py has no function {function_name}")
         return function  # type: ignore[no-any-return]
-
-    def _put_first_on_path(self) -> None:
-        """Makes this bundle's modules the ones that are found, not another's of the same name."""
-        own, any_bundle = f"{self.directory}{os.sep}", f"{self.directory.parent}{os.sep}"
-        for name, module in list(sys.modules.items()):
-            file = getattr(module, "__file__", None) or ""
-            if file.startswith(any_bundle) and not file.startswith(own):
-                del sys.modules[name]
-        sys.path[:] = [str(self.directory), *(entry for entry in sys.path if not entry.startswith(any_bundle))]
-
 
 # What each view leaves out, in pydantic's notation for `exclude`.
 _ALWAYS: dict[str, Any] = {"ingest": {"source"}}
@@ -152,8 +142,18 @@ def open_bundle(path: Path) -> Bundle:
         PlatformError: if the place for unpacked bundles belongs to someone else.
     """
     data = Path(path).read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
-    directory = Path(tempfile.gettempdir()) / f"tidemill-{os.getuid()}" / digest
+    directory = unpack(data)
+    text = (directory / PROBLEM_FILE).read_text(encoding="utf-8")
+    return Bundle(parse_problem(text, PROBLEM_FILE), directory, directory.name, Path(path))
+
+
+def unpack(data: bytes) -> Path:
+    """Unpacks an archive (once per machine and content) into a directory named by its digest.
+
+    Raises:
+        PlatformError: if the place for unpacked bundles belongs to someone else.
+    """
+    directory = Path(tempfile.gettempdir()) / f"tidemill-{os.getuid()}" / hashlib.sha256(data).hexdigest()
     directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if directory.parent.stat().st_uid != os.getuid():  # whoever owns it could slip code under our digest
         raise PlatformError(str(directory.parent), "must belong to this user", remedy="set TMPDIR to one of yours")
@@ -167,5 +167,14 @@ def open_bundle(path: Path) -> Bundle:
             except OSError:
                 if not directory.is_dir():  # else another process was first, with the same content
                     raise
-    text = (directory / PROBLEM_FILE).read_text(encoding="utf-8")
-    return Bundle(parse_problem(text, PROBLEM_FILE), directory, digest, Path(path))
+    return directory
+
+
+def import_from(directory: Path) -> None:
+    """Makes the modules of an unpacked bundle the ones that are found, not another's of the same name."""
+    own, any_bundle = f"{directory}{os.sep}", f"{directory.parent}{os.sep}"
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None) or ""
+        if file.startswith(any_bundle) and not file.startswith(own):
+            del sys.modules[name]
+    sys.path[:] = [str(directory), *(entry for entry in sys.path if not entry.startswith(any_bundle))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import apache_beam as beam
 import numpy as np
@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.proto import config_pb2
 
-from tidemill.beam import pipeline_options
+from tidemill.beam import Cluster
+from tidemill.beam_files import opened
 from tidemill.errors import ProblemError
 from tidemill.evaluate.labels import LabelReader
 from tidemill.evaluate.scoring import BATCH_ROWS, Part
@@ -33,9 +34,10 @@ class ReadScored(beam.DoFn):
         self._reader, self._plan, self._predictions, self._score = reader, plan, predictions, score
 
     def process(self, part: Part) -> Iterator[pa.RecordBatch]:
-        answers = pq.ParquetFile(Path(self._predictions) / Path(part.path).name, pre_buffer=False)
-        with pq.ParquetFile(part.path, pre_buffer=False) as file, answers:
-            batches = zip(file.iter_batches(BATCH_ROWS), answers.iter_batches(BATCH_ROWS), strict=True)
+        answers = f"{self._predictions}/{PurePosixPath(part.path).name}"
+        with opened(part.path, "rb") as rows, opened(answers, "rb") as scores:
+            file, answered = pq.ParquetFile(rows, pre_buffer=False), pq.ParquetFile(scores, pre_buffer=False)
+            batches = zip(file.iter_batches(BATCH_ROWS), answered.iter_batches(BATCH_ROWS), strict=True)
             for batch, answer in batches:
                 yield self._rows(batch, answer.column(self._score))
 
@@ -55,7 +57,12 @@ def _lists(column: pa.Array) -> pa.Array:
 
 
 def run_engine(
-    parts: Sequence[Part], read: ReadScored, specs: Sequence[config_pb2.MetricsSpec], plan: SlicePlan, output: Path
+    parts: Sequence[Part],
+    read: ReadScored,
+    specs: Sequence[config_pb2.MetricsSpec],
+    plan: SlicePlan,
+    output: Path,
+    cluster: Cluster,
 ) -> Mapping[str, np.ndarray]:
     """Runs TFMA on the rows and returns its scalar metrics by name, float64 [slices]; NaN where it gave none.
 
@@ -71,12 +78,12 @@ def run_engine(
         metrics_specs=specs,
     )
     try:
-        with beam.Pipeline(options=pipeline_options()) as pipeline:
+        with cluster.exchange.made(output) as there, cluster.pipeline() as pipeline:
             _ = (
                 pipeline
-                | "ListParts" >> beam.Create(parts)
+                | "ListParts" >> beam.Create(parts, reshuffle=cluster.spreads)
                 | "ReadScored" >> beam.ParDo(read)
-                | "Analyse" >> tfma.ExtractEvaluateAndWriteResults(eval_config=config, output_path=str(output))
+                | "Analyse" >> tfma.ExtractEvaluateAndWriteResults(eval_config=config, output_path=there)
             )
     except (ValueError, TypeError, KeyError, RuntimeError, NotImplementedError) as error:
         raise ProblemError("eval_config.pbtxt", "TFMA could not compute these metrics", _first(error)) from error

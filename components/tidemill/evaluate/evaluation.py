@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tidemill.artifacts import MODEL_MANIFEST, ExamplesManifest, ModelManifest, parts
+from tidemill.beam import Cluster
 from tidemill.bundle import EVAL_CONFIG_FILE, Bundle
 from tidemill.decisions import Decision
 from tidemill.errors import DataError
@@ -111,13 +112,18 @@ class Inputs:
             return MulticlassCells(len(self.candidate.classes))
         return RegressionCells(self.labels.mean, self.labels.edges)
 
-    def count(self, predictions: Path) -> Counts:
+    def count(self, predictions: Path, cluster: Cluster) -> Counts:
         """Predicts and counts all rows, leaving the candidate's answers in ``predictions``."""
         score_name = SCORES[self.problem.task]
-        predict = PredictParts(self.reader, self.plan, self.directories, self.constants, str(predictions), score_name)
+        directories = {name: cluster.exchange.given(Path(path)) for name, path in self.directories.items()}
+        files = [replace(file, path=cluster.exchange.given(Path(file.path))) for file in self.files]
         sizes = [len(key.names) for key in self.plan.keys]
-        with tempfile.TemporaryDirectory(dir=predictions) as scratch:
-            return score(self.files, predict, self.cells(), sizes, Path(scratch))
+        with (
+            tempfile.TemporaryDirectory(dir=predictions) as scratch,
+            cluster.exchange.made(predictions) as answers,
+        ):
+            predict = PredictParts(self.reader, self.plan, directories, self.constants, answers, score_name)
+            return score(files, predict, self.cells(), sizes, Path(scratch), cluster)
 
     def estimates(self, counts: Counts, model: str) -> Estimates:
         """Returns one model's metrics with intervals, in the order in which they are shown."""
@@ -134,12 +140,14 @@ class Inputs:
         rule = self.problem.baseline
         return found.only(comparable_metrics(rule, task)) if rule and model == BASELINE else found
 
-    def engine_metrics(self, predictions: Path, output: Path) -> Mapping[str, np.ndarray]:
+    def engine_metrics(self, predictions: Path, output: Path, cluster: Cluster) -> Mapping[str, np.ndarray]:
         """Returns the metrics that only TFMA can compute."""
         if not self.config.engine:
             return {}
-        read = ReadScored(self.reader, self.plan, str(predictions), SCORES[self.problem.task])
-        return run_engine(self.files, read, self.config.engine, self.plan, output)
+        exchange = cluster.exchange
+        read = ReadScored(self.reader, self.plan, exchange.given(predictions), SCORES[self.problem.task])
+        files = [replace(file, path=exchange.given(Path(file.path))) for file in self.files]
+        return run_engine(files, read, self.config.engine, self.plan, output, cluster)
 
 
 _READABLE: Mapping[str, tuple[str, ...]] = {
@@ -179,18 +187,19 @@ class Evaluation:
     decision: Decision
 
     @classmethod
-    def of(cls, inputs: Inputs, predictions: Path, engine: Path) -> Evaluation:
+    def of(cls, inputs: Inputs, predictions: Path, engine: Path, cluster: Cluster) -> Evaluation:
         """Predicts, counts, computes and decides.
 
         Args:
             predictions: directory for the candidate's answers.
             engine: directory for what TFMA computes itself, if anything.
+            cluster: where all that runs over the rows.
         """
-        counts = inputs.count(predictions)
+        counts = inputs.count(predictions, cluster)
         models = {name: inputs.estimates(counts, name) for name in inputs.cells()}
         if inputs.champion and inputs.champion.digest == inputs.candidate.digest:
             models[CHAMPION] = models[CANDIDATE]
-        models[CANDIDATE] = models[CANDIDATE].also(inputs.engine_metrics(predictions, engine))
+        models[CANDIDATE] = models[CANDIDATE].also(inputs.engine_metrics(predictions, engine, cluster))
         rivals = {CHAMPION: _champion(inputs, models), BASELINE: _baseline(inputs, models)}
         by_key: dict[tuple[str, ...], list[Group]] = {}
         if inputs.problem.task == "binary_classification":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tidemill.beam import opened_cluster
 from tidemill.bundle import open_bundle
 from tidemill.evaluate.evaluation import Evaluation, Inputs
 from tidemill.files import replaced_directory, write_json
@@ -43,6 +45,8 @@ def run(
     evaluation: str | Path,
     blessing: str | Path,
     predictions: str | Path,
+    beam_runner: str = "direct",
+    beam_flags: Sequence[str] = (),
 ) -> EvaluationReport:
     """Predicts every row of the raw test split, computes metrics per slice and holds them against the limits.
 
@@ -56,19 +60,24 @@ def run(
         evaluation: directory that the metrics are written to.
         blessing: directory that the decision is written to.
         predictions: directory that the candidate's answers are written to, one row per test row.
+        beam_runner: direct, flink, dataflow or spark.
+        beam_flags: Beam's own; see ``tidemill.beam``.
 
     Raises:
+        UsageError: if a flag can't be taken.
         ProblemError: if a limit can't be decided for the task, or the EvalConfig can't be taken.
         DataError: if the test split is empty or its labels can't be read.
     """
-    inputs = Inputs.read(open_bundle(Path(bundle)), Path(examples), Path(model), Path(champion))
+    opened = open_bundle(Path(bundle))
     with (
+        opened_cluster(opened, beam_runner, beam_flags) as cluster,
         # Entered first, replaced last: what gates and reports trust must not be there before what it is about.
         replaced_directory(Path(blessing)) as blessing_dir,
         replaced_directory(Path(evaluation)) as evaluation_dir,
         replaced_directory(Path(predictions)) as predictions_dir,
     ):
-        done = Evaluation.of(inputs, predictions_dir, evaluation_dir / "engine")
+        inputs = Inputs.read(opened, Path(examples), Path(model), Path(champion))
+        done = Evaluation.of(inputs, predictions_dir, evaluation_dir / "engine", cluster)
         done.write(evaluation_dir)
         champion_digest = inputs.champion.digest if inputs.champion else None
         write_json(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import apache_beam as beam
@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 
 from tidemill.artifacts import SAVED_MODEL, ModelManifest, parts
-from tidemill.beam import pipeline_options
+from tidemill.beam import Cluster
+from tidemill.beam_failures import carried, delivered
+from tidemill.beam_files import local_copy, opened
 from tidemill.errors import DataError, TidemillError
 from tidemill.evaluate.counts import CellsOf, CountRows, Counts, Scored
 from tidemill.evaluate.labels import LabelReader
@@ -22,6 +24,7 @@ from tidemill.evaluate.slices import SlicePlan
 from tidemill.instances import arrays_from_batch
 
 BATCH_ROWS = 65_536
+_COUNTS = "counts.npz"
 _PREDICT_ROWS = 8_192  # what a model has in memory at once
 CANDIDATE, CHAMPION, BASELINE = "candidate", "champion", "baseline"
 SCORES = {
@@ -110,24 +113,32 @@ class PredictParts(beam.DoFn):
         self._directories, self._constants, self._predictions = dict(models), dict(constants), predictions
 
     def setup(self) -> None:
-        self._models = {name: Model(directory) for name, directory in self._directories.items()}
+        self._models = {}
+        for name, directory in self._directories.items():
+            with local_copy(directory) as copy:
+                self._models[name] = Model(str(copy))
 
     def process(self, part: Part) -> Iterator[Scored]:
-        target = Path(self._predictions) / Path(part.path).name
-        partial = target.with_name(f".{target.name}.partial")
-        writer: pq.ParquetWriter | None = None
+        with carried():
+            yield from self._answer(part)
+
+    def _answer(self, part: Part) -> Iterator[Scored]:
+        target = f"{self._predictions}/{PurePosixPath(part.path).name}"
         row = part.first_row
-        with pq.ParquetFile(part.path, pre_buffer=False) as file:
+        # In memory, so that the file is written whole or not at all: a few bytes a row.
+        answers, writer = pa.BufferOutputStream(), None
+        with opened(part.path, "rb") as stream, pq.ParquetFile(stream, pre_buffer=False) as file:
             for batch in file.iter_batches(BATCH_ROWS):
                 outputs = {name: model.predict(batch) for name, model in self._models.items()}
                 table = _prediction_table(outputs[CANDIDATE], row)
-                writer = writer or pq.ParquetWriter(partial, table.schema)
+                writer = writer or pq.ParquetWriter(answers, table.schema)
                 writer.write_table(table)
                 yield self._scored(batch, row, outputs)
                 row += batch.num_rows
         if writer:
             writer.close()
-            partial.replace(target)
+            with opened(target, "wb") as written:
+                written.write(answers.getvalue())
 
     def _scored(self, batch: pa.RecordBatch, row: int, outputs: Mapping[str, Mapping[str, np.ndarray]]) -> Scored:
         scores = {name: answer[self._score] for name, answer in outputs.items()}
@@ -168,38 +179,29 @@ class ScoreAndCount(beam.PTransform):
 
 
 def score(
-    parts: Sequence[Part], predict: PredictParts, cells: Mapping[str, CellsOf], sizes: Sequence[int], scratch: Path
+    parts: Sequence[Part],
+    predict: PredictParts,
+    cells: Mapping[str, CellsOf],
+    sizes: Sequence[int],
+    scratch: Path,
+    cluster: Cluster,
 ) -> Counts:
     """Runs the pipeline and returns its counts.
 
     Raises:
         DataError: if labels or weights of the split can't be used.
     """
-    target = str(scratch / "counts.npz")
-    try:
-        with beam.Pipeline(options=pipeline_options()) as pipeline:
-            _ = (
-                pipeline
-                | "ListParts" >> beam.Create(parts)
-                | "ScoreAndCount" >> ScoreAndCount(predict, cells, sizes)
-                | "Save" >> beam.Map(_save, target)
-            )
-    except Exception as error:
-        raise _unwrapped(error) from error
-    with np.load(target) as file:
+    with delivered(), cluster.exchange.made(scratch) as results, cluster.pipeline() as pipeline:
+        _ = (
+            pipeline
+            | "ListParts" >> beam.Create(parts, reshuffle=cluster.spreads)
+            | "ScoreAndCount" >> ScoreAndCount(predict, cells, sizes)
+            | "Save" >> beam.Map(_save, f"{results}/{_COUNTS}")
+        )
+    with np.load(scratch / _COUNTS) as file:
         return dict(file)
 
 
 def _save(counts: Counts, target: str) -> None:
-    with Path(target).open("wb") as file:
+    with opened(target, "wb") as file:
         np.savez(file, **counts)  # type: ignore[arg-type]
-
-
-def _unwrapped(error: BaseException) -> BaseException:
-    """Returns tidemill's own error out of those that Beam wraps around it."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, TidemillError):
-            return found
-        found = found.__cause__ or found.__context__
-    return error

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tidemill.beam_files import opened
 from tidemill.ingest.sources import bigquery_table
 
 _ROWS = 65_536
@@ -22,7 +22,7 @@ class StageRows(beam.PTransform):
     Files are named by their content: BigQuery has no order of rows, and a repeated bundle writes the same file.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: str) -> None:
         super().__init__()
         self._directory = directory
 
@@ -38,9 +38,10 @@ class StageRows(beam.PTransform):
         buffer = pa.BufferOutputStream()
         pq.write_table(table, buffer)
         content = buffer.getvalue()
-        path = self._directory / f"{hashlib.sha256(content).hexdigest()}.parquet"
-        path.write_bytes(content)
-        return str(path)
+        path = f"{self._directory}/{hashlib.sha256(content).hexdigest()}.parquet"
+        with opened(path, "wb") as file:
+            file.write(content)
+        return path
 
 
 class ReadTable(beam.PTransform):

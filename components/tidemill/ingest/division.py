@@ -6,9 +6,9 @@ reorder or repeat the work.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tidemill.files import sha256_file
+from tidemill.beam_failures import carried
+from tidemill.beam_files import opened
 from tidemill.ingest.blocks import Types, one_chunk
 from tidemill.ingest.casting import finite, natural_type
 from tidemill.ingest.delimited import Dialect
-from tidemill.ingest.failures import carried
 from tidemill.ingest.hashing import hash_columns
 from tidemill.ingest.labels import LabelRule
 from tidemill.ingest.quarantine import NO_LABEL, NO_TIME, Fault, FaultCount, write_faults
@@ -94,7 +94,7 @@ def _faults(batch: Batch, kind: str, rows: np.ndarray) -> Iterator[Fault]:
         yield Fault(file, line, kind, kind, ", ".join(f"{k}={v}" for k, v in values.items() if v is not None)[:2000])
 
 
-def write_batch(keyed: Keyed, assigned: np.ndarray, directory: Path, label: LabelRule) -> Summary:
+def write_batch(keyed: Keyed, assigned: np.ndarray, directory: str, label: LabelRule) -> Summary:
     """Writes the rows of a batch to one Parquet file per split, and its faults; returns what was written."""
     batch, part = keyed.batch, f"part-{keyed.batch.shard:05d}-{keyed.batch.number:05d}"
     files: dict[str, dict[str, Any]] = {}
@@ -104,16 +104,17 @@ def write_batch(keyed: Keyed, assigned: np.ndarray, directory: Path, label: Labe
         table = batch.table.filter(pa.array(assigned == code))
         rows[split] = table.num_rows
         if table.num_rows:
-            path = directory / split / f"{part}.parquet"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table, path, row_group_size=_ROW_GROUP, compression="zstd")
-            name = path.relative_to(directory).as_posix()
-            files[name] = {"rows": table.num_rows, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            name, content = f"{split}/{part}.parquet", pa.BufferOutputStream()
+            pq.write_table(table, content, row_group_size=_ROW_GROUP, compression="zstd")
+            written = content.getvalue()
+            with opened(f"{directory}/{name}", "wb") as file:
+                file.write(written)
+            digest = hashlib.sha256(written).hexdigest()
+            files[name] = {"rows": table.num_rows, "bytes": len(written), "sha256": digest}
             labels[split] = LabelSummary.of(one_chunk(table.column(label.label.output)), label.task)
     if batch.faults:
-        path = directory / "quarantine" / f"{part}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_faults(path, batch.faults)
+        with opened(f"{directory}/quarantine/{part}.jsonl", "wb") as file:
+            write_faults(file, batch.faults)
     columns = {field.name: natural_type(field.type) for field in batch.table.schema}
     nulls = {name: batch.table.column(name).null_count for name in batch.table.column_names}
     faults = FaultCount.of(batch.faults)
@@ -209,7 +210,7 @@ def _partitions(hashes: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 class WriteParts(beam.PTransform):
     """``PCollection[Keyed] -> PCollection[Summary]`` of one; writes Parquet per split and quarantine below a path."""
 
-    def __init__(self, plan: SplitPlan, split: SplitRule, label: LabelRule, directory: Path) -> None:
+    def __init__(self, plan: SplitPlan, split: SplitRule, label: LabelRule, directory: str) -> None:
         super().__init__()
         self._plan, self._split, self._label, self._directory = plan, split, label, directory
 

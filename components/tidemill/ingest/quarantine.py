@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import IO
 
 from tidemill.errors import DataError
 
@@ -45,10 +45,9 @@ class Fault:
         return cls(file, line, kind, reason, row.decode("utf-8", "backslashreplace")[:_SHOWN_CHARACTERS])
 
 
-def write_faults(path: Path, faults: Sequence[Fault]) -> None:
+def write_faults(file: IO[bytes], faults: Sequence[Fault]) -> None:
     """Writes one JSON object per fault."""
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(asdict(fault), ensure_ascii=False) + "\n" for fault in faults)
+    file.writelines(f"{json.dumps(asdict(fault), ensure_ascii=False)}\n".encode() for fault in faults)
 
 
 @dataclass(frozen=True)

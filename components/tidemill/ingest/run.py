@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 
 from tidemill.artifacts import ExamplesManifest
-from tidemill.beam import pipeline_options
+from tidemill.beam import Cluster, opened_cluster
+from tidemill.beam_failures import delivered
+from tidemill.beam_files import opened
 from tidemill.bundle import Bundle, open_bundle
 from tidemill.errors import DataError
 from tidemill.files import replaced_directory
@@ -22,7 +25,6 @@ from tidemill.ingest.blocks import Types
 from tidemill.ingest.columns import check_columns, stored_types
 from tidemill.ingest.delimited import Dialect
 from tidemill.ingest.division import CountDuplicates, KeyBatches, PlanSplits, ReadBatches, WriteParts
-from tidemill.ingest.failures import delivered
 from tidemill.ingest.fingerprint import CONTENT, fingerprint
 from tidemill.ingest.labels import LabelRule, classes_of
 from tidemill.ingest.quarantine import FaultCount
@@ -68,14 +70,19 @@ class IngestReport:
 
 
 def run(
-    bundle: str | Path, source: str, source_fingerprint: str, examples: str | Path, beam_runner: str = "direct"
+    bundle: str | Path,
+    source: str,
+    source_fingerprint: str,
+    examples: str | Path,
+    beam_runner: str = "direct",
+    beam_flags: Sequence[str] = (),
 ) -> IngestReport:
     """Reads a table, infers its types over all rows, and divides it into train, eval and test.
 
     It passes over the source twice (types; then rows), and once between for splits by quantiles. What is held in
     memory is one batch (about 32 MiB of the source) and its copies, 8 bytes a row to count exact copies, and, for
     splits by quantiles, at most 16 MiB per class and 16 bytes a row where the rows of a unit must be brought
-    together. With a runner other than ``direct`` the workers must see ``examples`` at the same path.
+    together.
 
     Args:
         bundle: the packed problem.
@@ -83,25 +90,33 @@ def run(
         source_fingerprint: what the source held when the run was submitted. A fingerprint of content is checked.
         examples: the directory to write; layout as in ``tidemill.artifacts``.
         beam_runner: direct, flink, dataflow or spark.
+        beam_flags: Beam's own; see ``tidemill.beam``.
 
     Raises:
+        UsageError: if a flag can't be taken.
         DataError: if the table cannot be used as the problem describes it.
     """
-    opened = open_bundle(Path(bundle))
+    unpacked = open_bundle(Path(bundle))
     source, examples = str(source), Path(examples)
     if source_fingerprint.startswith(CONTENT) and fingerprint(source) != source_fingerprint:
         raise DataError(source, "changed since the run was submitted", remedy="run again")
-    with tempfile.TemporaryDirectory(prefix="tidemill-ingest-") as scratch:
-        passes = _Passes(opened, source, beam_runner, Path(scratch))
-        with replaced_directory(examples) as partial:
-            return passes.ingest(source_fingerprint, partial)
+    with (
+        opened_cluster(unpacked, beam_runner, beam_flags) as cluster,
+        replaced_directory(examples) as partial,
+        tempfile.TemporaryDirectory(dir=partial.parent, prefix=f".{examples.name}.", suffix=".partial") as scratch,
+    ):
+        return _Passes(unpacked, source, cluster, Path(scratch)).ingest(source_fingerprint, partial)
 
 
 class _Passes:
-    """The passes over one source."""
+    """The passes over one source.
 
-    def __init__(self, bundle: Bundle, source: str, runner: str, scratch: Path) -> None:
-        self._bundle, self._source, self._runner, self._scratch = bundle, source, runner, scratch
+    Args:
+        scratch: a directory beside the artefact, because workers that see this one may see no other.
+    """
+
+    def __init__(self, bundle: Bundle, source: str, cluster: Cluster, scratch: Path) -> None:
+        self._bundle, self._source, self._cluster, self._scratch = bundle, source, cluster, scratch
         self._problem: Problem = bundle.problem
         options = self._problem.ingest
         self._dialect = Dialect(options.delimiter, options.encoding, options.null_values)
@@ -131,18 +146,20 @@ class _Passes:
         return report
 
     def _files(self) -> list[SourceFile]:
+        exchange = self._cluster.exchange
         if not is_bigquery(self._source):
-            return list_files(self._source)
+            files = list_files(self._source)
+            return [f if "://" in f.uri else replace(f, uri=exchange.given(Path(f.uri))) for f in files]
         staged = self._scratch / "bigquery"
         staged.mkdir()
-        with delivered(), self._pipeline() as pipeline:
-            _ = pipeline | "Table" >> ReadTable(self._source) | "Stage" >> StageRows(staged)
-        return list_files(str(staged))
+        with exchange.made(staged) as there, delivered(), self._cluster.pipeline() as pipeline:
+            _ = pipeline | "Table" >> ReadTable(self._source) | "Stage" >> StageRows(there)
+        return [replace(f, uri=exchange.given(Path(f.uri))) for f in list_files(str(staged))]
 
     def _scan(self, files: Sequence[SourceFile]) -> TableProfile:
-        with delivered(), self._pipeline() as pipeline:
+        with self._passing() as (pipeline, results):
             sources = pipeline | "Files" >> _spread(list(enumerate(files)))
-            self._save(sources | "Profile" >> ProfileTable(self._dialect), "profile")
+            _save(sources | "Profile" >> ProfileTable(self._dialect), "profile", results)
         profile: TableProfile = self._load("profile")
         if files[0].format in ("csv", "parquet"):
             profile.check_same_columns()
@@ -153,17 +170,16 @@ class _Passes:
         return profile
 
     def _plan(self, shards: Sequence[Shard], types: Types) -> SplitPlan:
-        with delivered(), self._pipeline() as pipeline:
-            self._save(self._keyed(pipeline, shards, types) | "PlanSplits" >> PlanSplits(self._split), "plan")
+        with self._passing() as (pipeline, results):
+            _save(self._keyed(pipeline, shards, types) | "PlanSplits" >> PlanSplits(self._split), "plan", results)
         plan: SplitPlan = self._load("plan")
         return plan
 
     def _divide(self, shards: Sequence[Shard], types: Types, plan: SplitPlan, directory: Path) -> tuple[Summary, int]:
-        with delivered(), self._pipeline() as pipeline:
+        with self._cluster.exchange.made(directory) as there, self._passing() as (pipeline, results):
             keyed = self._keyed(pipeline, shards, types)
-            parts = keyed | "Parts" >> WriteParts(plan, self._split, self._label, directory)
-            self._save(parts, "summary")
-            self._save(keyed | "Duplicates" >> CountDuplicates(), "duplicates")
+            _save(keyed | "Parts" >> WriteParts(plan, self._split, self._label, there), "summary", results)
+            _save(keyed | "Duplicates" >> CountDuplicates(), "duplicates", results)
         return self._load("summary"), self._load("duplicates") if self._saved("duplicates") else 0
 
     def _keyed(self, pipeline: beam.Pipeline, shards: Sequence[Shard], types: Types) -> beam.PCollection:
@@ -207,11 +223,11 @@ class _Passes:
     def _check_faults(self, faults: FaultCount, rows: int) -> None:
         faults.check(self._source, rows, self._problem.gates.data.max_quarantined)
 
-    def _pipeline(self) -> beam.Pipeline:
-        return beam.Pipeline(options=pipeline_options(self._runner))
-
-    def _save(self, value: beam.PCollection, name: str) -> None:
-        _ = value | f"Save {name}" >> beam.Map(_dump, self._scratch / name)
+    @contextlib.contextmanager
+    def _passing(self) -> Iterator[tuple[beam.Pipeline, str]]:
+        """Yields a pipeline and the directory that it leaves its results in."""
+        with self._cluster.exchange.made(self._scratch) as results, delivered(), self._cluster.pipeline() as pipeline:
+            yield pipeline, results
 
     def _saved(self, name: str) -> bool:
         return (self._scratch / name).is_file()
@@ -225,5 +241,10 @@ def _spread(elements: Sequence[Any]) -> beam.Create:
     return beam.Create(elements, reshuffle=len(elements) > 1)
 
 
-def _dump(value: Any, path: Path) -> None:
-    path.write_bytes(pickle.dumps(value))
+def _save(value: beam.PCollection, name: str, directory: str) -> None:
+    _ = value | f"Save {name}" >> beam.Map(_dump, f"{directory}/{name}")
+
+
+def _dump(value: Any, path: str) -> None:
+    with opened(path, "wb") as file:
+        pickle.dump(value, file)

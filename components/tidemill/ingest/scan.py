@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import apache_beam as beam
 
+from tidemill.beam_failures import carried
 from tidemill.errors import DataError
 from tidemill.ingest.casting import natural_type, widest
 from tidemill.ingest.columnar import parquet_columns
 from tidemill.ingest.delimited import Dialect
-from tidemill.ingest.failures import carried
 from tidemill.ingest.quarantine import FaultCount
 from tidemill.ingest.readers import read_blocks
 from tidemill.ingest.sources import SourceFile

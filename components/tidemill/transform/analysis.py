@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow_transform.beam as tft_beam
-from apache_beam.io.filesystems import FileSystems
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tensorflow_transform.tf_metadata import metadata_io
 from tensorflow_transform.tf_metadata.dataset_metadata import DatasetMetadata
 
 from tidemill.artifacts import parts
-from tidemill.beam import pipeline_options
+from tidemill.beam import Cluster
+from tidemill.beam_files import opened
 from tidemill.transform.columns import BATCH_ROWS, list_batch, tensor_adapter_config
 from tidemill.transform.features import RawType
 from tidemill.transform.preprocessing import Preprocessing
@@ -28,16 +28,15 @@ class ReadParquet(beam.PTransform):
     """Reads the raw columns of Parquet files as Arrow record batches of lists of no or one value.
 
     Args:
-        paths: the files.
+        row_groups: file, as workers call it, and index of each row group.
         raw: the columns to read.
         spread: whether the runner may spread row groups over workers. It costs a shuffle, which in one process is
             harmful: tf.Transform then can't read again for a second phase, and Beam holds all rows for it.
     """
 
-    def __init__(self, paths: list[Path], raw: Mapping[str, RawType], spread: bool = False) -> None:
+    def __init__(self, row_groups: Sequence[tuple[str, int]], raw: Mapping[str, RawType], spread: bool = False) -> None:
         super().__init__()
-        self._row_groups = [(str(p), i) for p in paths for i in range(pq.read_metadata(p).num_row_groups)]
-        self._raw, self._spread = dict(raw), spread
+        self._row_groups, self._raw, self._spread = list(row_groups), dict(raw), spread
 
     def expand(self, root: beam.pvalue.PBegin) -> beam.PCollection[pa.RecordBatch]:
         return (
@@ -49,7 +48,7 @@ class ReadParquet(beam.PTransform):
 
 def _batches(element: tuple[str, int], raw: Mapping[str, RawType]) -> Iterator[pa.RecordBatch]:
     path, row_group = element
-    with FileSystems.open(path) as stream, pq.ParquetFile(stream, pre_buffer=False) as file:
+    with opened(path, "rb") as stream, pq.ParquetFile(stream, pre_buffer=False) as file:
         for batch in file.iter_batches(BATCH_ROWS, row_groups=[row_group], columns=list(raw)):
             yield list_batch(batch, raw)
 
@@ -60,7 +59,7 @@ def analyse(
     preprocessing: Preprocessing,
     transform_graph: Path,
     temporary: Path,
-    beam_runner: str,
+    cluster: Cluster,
 ) -> None:
     """Analyses the training split and writes tf.Transform's output to ``transform_graph``.
 
@@ -69,17 +68,23 @@ def analyse(
         raw: the graph's inputs.
         preprocessing: what to compute.
         transform_graph: an empty directory.
-        temporary: a directory that workers reach, too; may be removed afterwards.
-        beam_runner: see ``tidemill.beam``.
+        temporary: an empty directory; may be removed afterwards.
+        cluster: where the analysis runs.
     """
-    # Inferring types takes a fifteenth of a small run, and the pipeline is the same in every run.
-    options = pipeline_options(beam_runner, ["--no_pipeline_type_check"])
-    # Deep copies make each of several analysis phases read again, where Beam would otherwise hold the rows in between.
-    context = tft_beam.Context(temp_dir=str(temporary), force_tf_compat_v1=False, use_deep_copy_optimization=True)
-    with context, beam.Pipeline(options=options) as pipeline:
-        batches = pipeline | "Read" >> ReadParquet(parts(examples, "train"), raw, spread=beam_runner != "direct")
+    exchange = cluster.exchange
+    sizes = {exchange.given(path): pq.read_metadata(path).num_row_groups for path in parts(examples, "train")}
+    row_groups = [(path, i) for path, size in sizes.items() for i in range(size)]
+    with (
+        exchange.made(transform_graph) as graph,
+        exchange.made(temporary) as temp_dir,
+        # Deep copies make each of several analysis phases read again, where Beam would hold the rows in between.
+        tft_beam.Context(temp_dir=temp_dir, force_tf_compat_v1=False, use_deep_copy_optimization=True),
+        # Inferring types takes a fifteenth of a small run, and the pipeline is the same in every run.
+        cluster.pipeline("--no_pipeline_type_check") as pipeline,
+    ):
+        batches = pipeline | "Read" >> ReadParquet(row_groups, raw, cluster.spreads)
         transform_fn = (batches, tensor_adapter_config(raw)) | "Analyse" >> tft_beam.AnalyzeDataset(preprocessing)
-        _ = transform_fn | "Write" >> tft_beam.WriteTransformFn(str(transform_graph))
+        _ = transform_fn | "Write" >> tft_beam.WriteTransformFn(graph)
 
 
 def write_raw_metadata(raw: Mapping[str, RawType], schema: Path, transform_graph: Path) -> None:

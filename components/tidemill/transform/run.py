@@ -6,13 +6,14 @@ import errno
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow as tf
 
 from tidemill.artifacts import ExamplesManifest, parts
+from tidemill.beam import Cluster, opened_cluster
 from tidemill.bundle import Bundle, open_bundle
 from tidemill.errors import DataError, PlatformError, UserCodeError
 from tidemill.files import replaced_directory
@@ -55,6 +56,7 @@ def run(
     transform_graph: str | Path,
     transformed: str | Path,
     beam_runner: str = "direct",
+    beam_flags: Sequence[str] = (),
 ) -> TransformReport:
     """Analyses the training split in full on Beam, then applies the graph to every split.
 
@@ -62,6 +64,7 @@ def run(
     second on two cores without any worker.
 
     Raises:
+        UsageError: if a flag of Beam can't be taken.
         DataError: if the training split is empty or a column doesn't fit its feature.
         UserCodeError: if the user's preprocessing_fn raises or puts out what can't be trained on.
     """
@@ -69,9 +72,12 @@ def run(
     manifest = ExamplesManifest.read(examples)
     raw = _raw_types(opened.problem, manifest)
     started = time.monotonic()
-    with replaced_directory(Path(transform_graph)) as graph_dir:
+    with (
+        opened_cluster(opened, beam_runner, beam_flags) as cluster,
+        replaced_directory(Path(transform_graph)) as graph_dir,
+    ):
         preprocessing = _preprocessing(opened, raw, examples)
-        _analyse(opened, examples, raw, preprocessing, graph_dir, beam_runner)
+        _analyse(opened, examples, raw, preprocessing, graph_dir, cluster)
         write_raw_metadata(raw, Path(schema), graph_dir)
         features = preprocessing.described(graph_dir)
         weight = WEIGHT if opened.problem.weight else None
@@ -110,12 +116,12 @@ def _analyse(
     raw: Mapping[str, RawType],
     preprocessing: Preprocessing,
     graph_dir: Path,
-    beam_runner: str,
+    cluster: Cluster,
 ) -> None:
     # Beside the artefact, because Beam's workers must reach it and may share no other directory with this process.
     with tempfile.TemporaryDirectory(dir=graph_dir.parent, prefix=f".{graph_dir.name}.analysis.") as temporary:
         try:
-            analyse(examples, raw, preprocessing, graph_dir, Path(temporary), beam_runner)
+            analyse(examples, raw, preprocessing, graph_dir, Path(temporary), cluster)
         except (ValueError, RuntimeError, tf.errors.OpError) as error:
             raise _analysis_failure(error, opened.problem.user_code.preprocessing) from error
 

@@ -14,11 +14,11 @@ import pytest
 from apache_beam.testing import test_pipeline as beam_testing
 from apache_beam.testing.util import assert_that, equal_to
 
+from tidemill.beam_failures import carried, delivered
 from tidemill.errors import DataError, GateRefused
 from tidemill.ingest.bigquery import ReadTable, StageRows
 from tidemill.ingest.delimited import Dialect
 from tidemill.ingest.division import CountDuplicates, KeyBatches, PlanSplits, ReadBatches, WriteParts
-from tidemill.ingest.failures import carried, delivered
 from tidemill.ingest.labels import LabelRule
 from tidemill.ingest.readers import Batch, Origin, shards_of
 from tidemill.ingest.scan import ProfileTable
@@ -106,7 +106,7 @@ def test_parts_are_named_by_batch_and_hold_its_rows(tmp_path):
     plan = SplitPlan.by_hash(rule("hash"))
     with pipeline() as p:
         keyed = p | beam.Create([batch(list(range(100))), batch(list(range(100, 130)), 1)])
-        written = keyed | KeyBatches(LABEL, rule("hash")) | WriteParts(plan, rule("hash"), LABEL, tmp_path)
+        written = keyed | KeyBatches(LABEL, rule("hash")) | WriteParts(plan, rule("hash"), LABEL, str(tmp_path))
         assert_that(written | beam.Map(lambda s: sum(s.rows.values())), equal_to([130]))
     assert {p.name for p in (tmp_path / "train").iterdir()} == {"part-00000-00000.parquet", "part-00000-00001.parquet"}
 
@@ -120,7 +120,7 @@ def test_rows_of_bigquery_become_parquet_that_ingest_reads(ingest, tmp_path):
         for i in range(100)
     ]
     with pipeline() as p:
-        _ = p | beam.Create(rows) | StageRows(staged)
+        _ = p | beam.Create(rows) | StageRows(str(staged))
     result = ingest(staged, label={"column": "y", "positive": "true"})
     assert result.report.columns == {"x": "int64", "day": "string", "price": "float64", "void": "string", "y": "int64"}
     assert sorted(result.table["x"].to_pylist()) == list(range(100))
@@ -179,7 +179,7 @@ def test_staged_files_are_named_by_content(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         with pipeline() as p:
-            _ = p | beam.Create([{"x": 1}]) | StageRows(tmp_path / name)
+            _ = p | beam.Create([{"x": 1}]) | StageRows(str(tmp_path / name))
     assert [p.name for p in (tmp_path / "a").iterdir()] == [p.name for p in (tmp_path / "b").iterdir()]
     (file,) = (tmp_path / "a").iterdir()
     assert pq.read_table(file).to_pylist() == [{"x": 1}]

@@ -112,4 +112,5 @@ def test_row_groups_are_read_as_batches_of_lists(tmp_path):
         assert rows == [{"a": [b"x"], "b": [1]}, {"a": [b"y"], "b": []}, {"a": [], "b": [3]}]
 
     with test_pipeline.TestPipeline(options=pipeline_options()) as pipeline:
-        assert_that(pipeline | ReadParquet([tmp_path / "p.parquet"], {"a": "string", "b": "int64"}), check)
+        row_groups = [(str(tmp_path / "p.parquet"), i) for i in range(2)]
+        assert_that(pipeline | ReadParquet(row_groups, {"a": "string", "b": "int64"}), check)
