@@ -10,6 +10,8 @@ import typer
 import tidemill
 from tidemill.errors import TidemillError, classify
 from tidemill_pipelines.commands import endpoint, models, runs, schema
+from tidemill_pipelines.commands.check import check
+from tidemill_pipelines.commands.compile import compile_problem
 from tidemill_pipelines.commands.init import init
 from tidemill_pipelines.commands.run import run
 from tidemill_pipelines.console import err
@@ -22,6 +24,8 @@ app = typer.Typer(
 )
 app.command()(init)
 app.command()(run)
+app.command("compile")(compile_problem)
+app.command()(check)
 app.add_typer(runs.app, name="runs")
 app.add_typer(models.app, name="models")
 app.add_typer(endpoint.app, name="endpoint")

@@ -17,6 +17,7 @@ from tidemill.decisions import Decision, read_decision
 from tidemill.errors import UsageError
 from tidemill.runs import EXIT_CODES, RunRecord, TaskRecord, output, read_tasks
 from tidemill_pipelines.commands.live import RunView
+from tidemill_pipelines.commands.options import assignments
 from tidemill_pipelines.console import DEFAULT_RUNS_DIR, Json, RunsDir, duration, err, out, print_json
 from tidemill_pipelines.pipelines import PIPELINES
 from tidemill_pipelines.targets.local.layout import Layout
@@ -66,7 +67,7 @@ def run(
     from tidemill_pipelines.targets.local.runner import run as run_locally
 
     layout = Layout(runs_dir)
-    given = _parse(overrides or [])
+    given = assignments("--set", overrides, "training.max_epochs=5")
     request = Request(
         problem_dir=problem_dir,
         source=source or _default_source(problem_dir, given),
@@ -127,13 +128,6 @@ def _default_source(problem_dir: Path, overrides: Mapping[str, str]) -> str:
     if source is None:
         raise UsageError("--source", "the problem names no `ingest.source`", remedy="give the table with --source")
     return source if "://" in source else str(problem_dir / source)
-
-
-def _parse(overrides: list[str]) -> dict[str, str]:
-    faulty = [o for o in overrides if "=" not in o]
-    if faulty:
-        raise UsageError(f"--set {', '.join(faulty)}", "expected KEY=VALUE", remedy="--set training.max_epochs=5")
-    return dict(o.split("=", 1) for o in overrides)
 
 
 def _decisions(tasks: list[TaskRecord]) -> list[Decision]:
