@@ -26,6 +26,7 @@ SETS = (
     "cluster",
     "examples/serving",
     "examples/training",
+    "examples/schedule",
 )
 Documents = list[dict[str, Any]]
 
