@@ -15,7 +15,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from tidemill.errors import ProblemError
 from tidemill.features import Feature, Strict, source_columns
-from tidemill.gates import Gates
+from tidemill.gates import Gates, QualityLimit
+from tidemill.metrics import METRICS, comparable_metrics
 from tidemill.strict_yaml import validated
 
 Task = Literal["binary_classification", "multiclass_classification", "regression"]
@@ -181,6 +182,25 @@ class Problem(Strict):
             faults.append("gates.fairness needs `sensitive`")
         if self.gates.fairness and self.task != "binary_classification":
             faults.append("gates.fairness needs binary_classification")
+        for i, limit in enumerate(self.gates.quality):
+            faults += [f"gates.quality.{i}: {fault}" for fault in self._undecidable(limit)]
+        return faults
+
+    def _undecidable(self, limit: QualityLimit) -> list[str]:
+        """Returns why a limit could never be decided, however good the model is."""
+        if limit.metric not in METRICS[self.task]:
+            return [f"{self.task} has no {limit.metric}, only {', '.join(METRICS[self.task])}"]
+        faults = []
+        compared = limit.max_worse_than_champion is not None or limit.min_better_than_baseline is not None
+        if compared and METRICS[self.task][limit.metric].better == "neither":
+            faults.append(f"{limit.metric} has no better or worse; set `min` or `max`")
+        if limit.slices == "sensitive" and not self.sensitive:
+            faults.append("`slices: sensitive` needs `sensitive`")
+        if limit.min_better_than_baseline is not None:
+            if self.baseline is None:
+                faults.append("`min_better_than_baseline` needs `baseline`")
+            elif limit.metric not in (comparable := comparable_metrics(self.baseline, self.task)):
+                faults.append(f"the rule `{self.baseline}` has no {limit.metric}, only {', '.join(comparable)}")
         return faults
 
     @property

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tidemill.evaluate.labels import TrainLabels
-from tidemill.evaluate.metrics import METRICS
 
-_DECISIONS = ("accuracy", "precision", "recall", "f1", "example_count", "weighted_example_count")
 DECIDING_METRIC: Mapping[str, str] = {"majority": "accuracy", "prior": "log_loss", "mean": "rmse"}
 """The metric on which a model must beat the rule, where the problem sets no limit of its own."""
 
@@ -26,8 +24,3 @@ def constant_answer(rule: str, task: str, labels: TrainLabels) -> np.ndarray:
     if rule == "majority":
         shares = np.eye(len(shares))[int(shares.argmax())]
     return shares[1] if task == "binary_classification" else shares  # type: ignore[no-any-return]
-
-
-def comparable_metrics(rule: str, task: str) -> tuple[str, ...]:
-    """Returns the metrics that mean something for the rule: ``majority`` gives no probabilities to judge."""
-    return tuple(name for name in METRICS[task] if rule != "majority" or name in _DECISIONS)

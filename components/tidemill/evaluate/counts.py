@@ -9,7 +9,7 @@ for all models, so differences between two models on the same rows have paired r
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import apache_beam as beam
@@ -109,13 +109,36 @@ def replicates(counts: Counts, name: str) -> np.ndarray:
     return np.moveaxis(counts[f"{name}~"], -1, 0)
 
 
-def merge(counts: Iterable[Counts]) -> Counts:
-    """Returns the sum of counts that have the same names; {} counts as zero."""
-    merged: Counts = {}
-    for one in counts:
-        for name, array in one.items():
-            merged[name] = merged[name] + array if name in merged else array
-    return merged
+@dataclass
+class Sums:
+    """Sums of the counts of batches, to twice the precision of a float.
+
+    Workers add batches up in whatever order they get them. What a plain sum rounds away, which hangs on the order, is
+    kept beside it; the result is the sum rounded once. Definition: Knuth, TAOCP 2, section 4.2.2, theorem B.
+    """
+
+    high: Counts = field(default_factory=dict)
+    low: Counts = field(default_factory=dict)
+
+    def add(self, name: str, array: np.ndarray) -> None:
+        """Adds an array of a batch."""
+        if name not in self.high:
+            self.high[name], self.low[name] = array, np.zeros_like(array)
+            return
+        before = self.high[name]
+        total = before + array
+        added = total - before
+        self.low[name] = self.low[name] + ((before - (total - added)) + (array - added))
+        self.high[name] = total
+
+    def merge(self, other: Sums) -> None:
+        """Adds all of another's sums."""
+        for name, array in other.high.items():
+            self.add(name, array)
+            self.low[name] = self.low[name] + other.low[name]
+
+    def counts(self) -> Counts:
+        return {name: array + self.low[name] for name, array in self.high.items()}
 
 
 class CellsOf(Protocol):
@@ -136,23 +159,22 @@ class CountRows(beam.CombineFn):
         self._cells = dict(cells)
         self._sizes = tuple(sizes)
 
-    def create_accumulator(self) -> Counts:
-        return {}
+    def create_accumulator(self) -> Sums:
+        return Sums()
 
-    def add_input(self, accumulator: Counts, batch: Scored) -> Counts:
+    def add_input(self, accumulator: Sums, batch: Scored) -> Sums:
         draw = draws(batch.first_row, len(batch.labels))
         for model, cells_of in self._cells.items():
             cells = cells_of(batch.labels, batch.outputs[model], batch.weights)
             for name, array in count(cells, batch.codes, self._sizes, draw).items():
-                key = f"{model}/{name}"
-                if key in accumulator:
-                    accumulator[key] += array
-                else:
-                    accumulator[key] = array
+                accumulator.add(f"{model}/{name}", array)
         return accumulator
 
-    def merge_accumulators(self, accumulators: Iterable[Counts]) -> Counts:
-        return merge(accumulators)
+    def merge_accumulators(self, accumulators: Iterable[Sums]) -> Sums:
+        first, *others = accumulators
+        for other in others:
+            first.merge(other)
+        return first
 
-    def extract_output(self, accumulator: Counts) -> Counts:
-        return accumulator
+    def extract_output(self, accumulator: Sums) -> Counts:
+        return accumulator.counts()

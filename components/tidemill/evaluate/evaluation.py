@@ -17,15 +17,15 @@ from tidemill.bundle import EVAL_CONFIG_FILE, Bundle
 from tidemill.decisions import Decision
 from tidemill.errors import DataError
 from tidemill.evaluate import outputs
-from tidemill.evaluate.baselines import comparable_metrics, constant_answer
+from tidemill.evaluate.baselines import constant_answer
 from tidemill.evaluate.binary import BinaryCells, binary_metrics, histogram_of, moments_of
 from tidemill.evaluate.counts import CellsOf, Counts
 from tidemill.evaluate.engine import ReadScored, run_engine
 from tidemill.evaluate.fairness import Group, groups
 from tidemill.evaluate.intervals import CONFIDENCE
 from tidemill.evaluate.labels import LabelReader, TrainLabels
-from tidemill.evaluate.limits import Judge, Rival, validate_limits
-from tidemill.evaluate.metrics import METRICS, Estimates, estimate
+from tidemill.evaluate.limits import Judge, Rival
+from tidemill.evaluate.metrics import Estimates, estimate
 from tidemill.evaluate.multiclass import MulticlassCells, confusion_of, multiclass_metrics
 from tidemill.evaluate.regression import RegressionCells, regression_metrics
 from tidemill.evaluate.scoring import BASELINE, CANDIDATE, CHAMPION, SCORES, Part, PredictParts, score, split_parts
@@ -33,6 +33,7 @@ from tidemill.evaluate.slices import SlicePlan, plan_slices
 from tidemill.evaluate.tfma_files import eval_config, write_result
 from tidemill.evaluate.user_config import UserConfig, read_user_config
 from tidemill.files import write_json
+from tidemill.metrics import METRICS, comparable_metrics
 from tidemill.problem import Problem
 
 
@@ -68,7 +69,6 @@ class Inputs:
             DataError: if the examples can't be evaluated.
         """
         problem = bundle.problem
-        validate_limits(problem)
         config = read_user_config(bundle.directory / EVAL_CONFIG_FILE, problem)
         manifest = ExamplesManifest.read(examples)
         reader = LabelReader.of(problem, manifest)

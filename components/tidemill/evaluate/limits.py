@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tidemill.decisions import Check, Decision
-from tidemill.errors import ProblemError
-from tidemill.evaluate.baselines import DECIDING_METRIC, comparable_metrics
+from tidemill.evaluate.baselines import DECIDING_METRIC
 from tidemill.evaluate.fairness import Disparity, Group, disparities
-from tidemill.evaluate.metrics import Estimates, Metric, compare, find_metric
+from tidemill.evaluate.metrics import Estimates, compare
 from tidemill.evaluate.slices import SlicePlan
 from tidemill.evaluate.user_config import Threshold
 from tidemill.gates import FairnessLimit, QualityLimit
+from tidemill.metrics import Metric, find_metric
 from tidemill.problem import Problem
 
 
@@ -33,38 +33,6 @@ class Rival:
     estimates: Estimates | None
     reason: str = ""
     absent: bool = False
-
-
-def validate_limits(problem: Problem) -> None:
-    """Refuses limits that could never be decided, before anything is predicted.
-
-    Raises:
-        ProblemError: naming each of them.
-    """
-    faults = []
-    for i, limit in enumerate(problem.gates.quality):
-        where = f"gates.quality.{i}"
-        metric = find_metric(problem.task, limit.metric)
-        compared = limit.max_worse_than_champion is not None or limit.min_better_than_baseline is not None
-        if compared and metric.better == "neither":
-            faults.append(f"{where}: {limit.metric} has no better or worse; set `min` or `max`")
-        if limit.slices == "sensitive" and not problem.sensitive:
-            faults.append(f"{where}: `slices: sensitive` needs `sensitive`")
-        if limit.min_better_than_baseline is not None:
-            faults += _baseline_faults(where, problem, limit)
-    if faults:
-        raise ProblemError(
-            "problem.yaml", f"{len(faults)} limit{'s' * (len(faults) > 1)} cannot be decided\n  " + "\n  ".join(faults)
-        )
-
-
-def _baseline_faults(where: str, problem: Problem, limit: QualityLimit) -> list[str]:
-    if problem.baseline is None:
-        return [f"{where}: `min_better_than_baseline` needs `baseline`"]
-    comparable = comparable_metrics(problem.baseline, problem.task)
-    if limit.metric not in comparable:
-        return [f"{where}: the rule `{problem.baseline}` has no {limit.metric}, only {', '.join(comparable)}"]
-    return []
 
 
 @dataclass(frozen=True)

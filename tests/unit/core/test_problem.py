@@ -244,3 +244,22 @@ def test_the_json_schema_describes_keys_and_takes_both_ways_of_writing():
     kinds = schema["properties"]["features"]["additionalProperties"]["anyOf"]
     assert {"enum": ["numeric", "bucketized", "categorical", "text", "date"], "type": "string"} in kinds
     assert {"type": "string"} in schema["properties"]["sensitive"]["items"]["anyOf"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("gates: {quality: [{metric: r2, min: 0.1}]}", "binary_classification has no r2, only auc"),
+        ("gates: {quality: [{metric: mean_label, max_worse_than_champion: 0.1}]}", "no better or worse"),
+        ("gates: {quality: [{metric: auc, min_better_than_baseline: 0.1}]}", "needs `baseline`"),
+        (
+            "baseline: majority\ngates: {quality: [{metric: log_loss, min_better_than_baseline: 0.1}]}",
+            "the rule `majority` has no log_loss, only accuracy",
+        ),
+        ("gates: {quality: [{metric: auc, min: 0.1, slices: sensitive}]}", "needs `sensitive`"),
+    ],
+)
+def test_limits_that_cannot_be_decided_are_told_before_anything_runs(more, message):
+    (_, fault) = faults(f"{MINIMAL}{more}\n")
+    assert "gates.quality.0: " in fault
+    assert message in fault

@@ -8,9 +8,10 @@ import pytest
 from tidemill.errors import ProblemError
 from tidemill.evaluate.binary import BinaryCells, binary_metrics
 from tidemill.evaluate.counts import CellsOf, CountRows, Counts, Scored
-from tidemill.evaluate.metrics import METRICS, estimate, find_metric
+from tidemill.evaluate.metrics import estimate
 from tidemill.evaluate.multiclass import MulticlassCells, multiclass_metrics
 from tidemill.evaluate.regression import RegressionCells, regression_metrics
+from tidemill.metrics import METRICS, find_metric
 
 
 def counts_of(cells: CellsOf, labels: list[float], outputs: np.ndarray) -> Counts:

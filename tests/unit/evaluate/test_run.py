@@ -16,7 +16,7 @@ import pytest
 
 from tidemill.artifacts import ModelManifest, parts
 from tidemill.decisions import Check, Decision, read_decision
-from tidemill.errors import DataError, ProblemError
+from tidemill.errors import DataError
 from tidemill.evaluate import scoring
 from tidemill.evaluate.run import EvaluationReport, run
 
@@ -406,27 +406,3 @@ def test_a_label_that_is_no_class_is_an_error_that_names_it(
     with pytest.raises(DataError, match=f"every row needs one of no, yes.*{value!r}"):
         stage(examples=examples)
     assert not (stage.scratch / "evaluation").exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"gates": {"quality": [{"metric": "r2", "min": 0.1}]}}, "binary_classification has the metrics auc"),
-        ({"gates": {"quality": [{"metric": "mean_label", "max_worse_than_champion": 0.1}]}}, "no better or worse"),
-        ({"gates": {"quality": [{"metric": "auc", "min_better_than_baseline": 0.1}]}}, "needs `baseline`"),
-        (
-            {"baseline": "majority", "gates": {"quality": [{"metric": "log_loss", "min_better_than_baseline": 0.1}]}},
-            "the rule `majority` has no log_loss",
-        ),
-        (
-            {"sensitive": [], "gates": {"quality": [{"metric": "auc", "min": 0.1, "slices": "sensitive"}]}},
-            "needs `sensitive`",
-        ),
-    ],
-)
-def test_limits_that_cannot_be_decided_are_errors_before_anything_is_predicted(
-    stage: Stage, changes: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(ProblemError, match=message):
-        stage(**changes)
-    assert not (stage.scratch / "predictions").exists()
