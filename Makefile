@@ -10,12 +10,13 @@ VALIDATION_TESTS := tests/unit/validate
 TENSORFLOW_TESTS := tests/unit/core_arrow tests/unit/synthetic tests/unit/problems tests/unit/ingest tests/unit/transform tests/unit/train \
 	tests/unit/evaluate
 SERVING_TESTS := tests/unit/serving tests/unit/rehearse tests/unit/deploy
+IMAGE_TESTS := tests/images
 PYTEST := -m pytest -q --cov --cov-report=
 
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-control test-validation test-tensorflow test-serving lint format goldens catalogue bench clean
+.PHONY: help setup demo test test-control test-validation test-tensorflow test-serving lint format goldens catalogue bench images test-images clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1mmake %-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +74,13 @@ bench: setup ## Measure: the taxi lifecycle, and each stage at 300 thousand and 
 	@.venvs/tensorflow/bin/python tests/benchmarks/training.py
 	@.venvs/tensorflow/bin/python tests/benchmarks/evaluation.py
 	@.venvs/serving/bin/python tests/benchmarks/serving.py
+	@$(BIN)/python tests/benchmarks/images.py
+
+images: ## Build the container images (IMAGES, REGISTRY, PUSH=1, BASE, ENGINE; see containers/README.md) (about 6 minutes)
+	@$(PYTHON) containers/build.py $(IMAGES)
+
+test-images: setup ## Build the CPU images and try them: each stage in its image, the pipeline in containers (needs root, podman)
+	@COVERAGE_FILE=.coverage.images $(BIN)/python -m pytest -q $(IMAGE_TESTS)
 
 clean: ## End the endpoints and remove .tidemill: every run, model and cache made here (problems and environments stay)
 	@$(BIN)/tidemill endpoint down --all --runs-dir $(RUNS_DIR) 2>/dev/null || true
