@@ -19,7 +19,7 @@ class Release:
         deploy: registered, registry, endpoints → deployment.
         scheduled: what the backend replaces by the time that the run was due; empty where the clock is to decide.
         created: what it replaces by the time that the run was created, likewise.
-        settings: constants that ``register`` and ``deploy`` take as ``settings``; None for those that take none.
+        settings: constants for those of ``register`` and ``deploy`` that have a parameter ``settings``.
     """
 
     find_champion: Component
@@ -29,10 +29,10 @@ class Release:
     created: str = ""
     settings: Mapping[str, Any] | None = None
 
-    @property
-    def extra(self) -> dict[str, Any]:
-        """Returns the further arguments of ``register`` and ``deploy``."""
-        return {} if self.settings is None else {"settings": dict(self.settings)}
+    def extra(self, component: Component) -> dict[str, Any]:
+        """Returns the further arguments of ``register`` or ``deploy``: the settings, if it takes any."""
+        takes = "settings" in (component.component_spec.inputs or {})  # type: ignore[attr-defined]
+        return {"settings": dict(self.settings)} if takes and self.settings is not None else {}
 
 
 def local_release() -> Release:

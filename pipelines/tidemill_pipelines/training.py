@@ -94,11 +94,14 @@ def training_pipeline(release: Release) -> Any:
                 rehearsal=rehearsed.output,
                 evaluation=evaluated.outputs["evaluation"],
                 registry=registry,
-                **release.extra,
+                **release.extra(release.register),
             ).after(serving_gate)
             registered.set_caching_options(False)
             deployed = release.deploy(
-                registered=registered.outputs["registered"], registry=registry, endpoints=endpoints, **release.extra
+                registered=registered.outputs["registered"],
+                registry=registry,
+                endpoints=endpoints,
+                **release.extra(release.deploy),
             )
             deployed.set_caching_options(False)
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from tidemill.errors import UsageError
+from tidemill.kserve.failures import RETRIED, http_failure, network_failure
 from tidemill_pipelines.targets.config import KubernetesSettings
 from tidemill_pipelines.targets.kubernetes.credentials import bearer, cookies
-from tidemill_pipelines.targets.kubernetes.failures import RETRIED, http_failure, network_failure
 
 _TIMEOUT_S: Final = (10, 60)
 _PAUSES_S: Final = (0.5, 1.0, 2.0, 4.0)

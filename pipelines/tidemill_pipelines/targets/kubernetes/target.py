@@ -7,9 +7,9 @@ from itertools import islice
 from typing import Any, Final
 
 from tidemill.errors import UsageError
+from tidemill.kserve.cluster import Cluster
 from tidemill_pipelines.targets.config import TargetConfig
 from tidemill_pipelines.targets.kubernetes.client import Kfp
-from tidemill_pipelines.targets.kubernetes.cluster import Cluster
 from tidemill_pipelines.targets.kubernetes.filters import contains, equals
 from tidemill_pipelines.targets.kubernetes.logs import logs
 from tidemill_pipelines.targets.kubernetes.marks import RunMark, run_mark, written
@@ -106,11 +106,8 @@ class KubernetesTarget:
     def logs(self, run: str, task: str | None) -> Iterator[str]:
         """Yields what the tasks' pods printed."""
         self._kfp.call(f"show run {run}", self._kfp.runs.run_service_get_run, run)
-        cluster = Cluster(self._settings.namespace, self._settings.context)
-        try:
+        with Cluster(self._settings.namespace, self._settings.context) as cluster:
             yield from logs(cluster, run, task)
-        finally:
-            cluster.close()
 
     def cancel(self, run: str) -> RemoteRun:
         """Asks a run to end; one that has ended stays as it is."""
