@@ -9,11 +9,13 @@ import typer
 
 import tidemill
 from tidemill.errors import TidemillError, classify
-from tidemill_pipelines.commands import endpoint, models, runs, schema
+from tidemill_pipelines.commands import endpoint, models, runs, schedule, schema
 from tidemill_pipelines.commands.check import check
 from tidemill_pipelines.commands.compile import compile_problem
+from tidemill_pipelines.commands.deploy import deploy, rollback
 from tidemill_pipelines.commands.init import init
 from tidemill_pipelines.commands.run import run
+from tidemill_pipelines.commands.submit import submit
 from tidemill_pipelines.console import err
 
 app = typer.Typer(
@@ -26,7 +28,11 @@ app.command()(init)
 app.command()(run)
 app.command("compile")(compile_problem)
 app.command()(check)
+app.command()(submit)
+app.add_typer(schedule.app, name="schedule")
 app.add_typer(runs.app, name="runs")
+app.command()(deploy)
+app.command()(rollback)
 app.add_typer(models.app, name="models")
 app.add_typer(endpoint.app, name="endpoint")
 app.add_typer(schema.app, name="schema")

@@ -42,10 +42,19 @@ class DeployReport:
     answer: Any
 
 
-def run(registered: str | Path, registry: str | Path, endpoints: str | Path, deployment: str | Path) -> DeployReport:
+def run(
+    registered: str | Path,
+    registry: str | Path,
+    endpoints: str | Path,
+    deployment: str | Path,
+    python: str | Path = sys.executable,
+) -> DeployReport:
     """Has the model's local endpoint load the version, tries it, makes it the champion, and sees it answer.
 
     Each step finds what an earlier try left of it: a running endpoint, a loaded version, a moved alias.
+
+    Args:
+        python: interpreter of the serving environment, for an endpoint that has to be started.
 
     Raises:
         UsageError: if an endpoint of that name serves another registry.
@@ -56,7 +65,7 @@ def run(registered: str | Path, registry: str | Path, endpoints: str | Path, dep
     store = Registry(Path(registry), described["name"])
     aliases = store.nominate(version)
     endpoint = Endpoint(Path(endpoints), store.model)
-    running, started = endpoint.up(Path(registry), Path(sys.executable))
+    running, started = endpoint.up(Path(registry), Path(python))
     if endpoint.failed(version):  # in an earlier try, perhaps: what was wrong then may be mended
         aliases = store.nominate(version, again=True)
     endpoint.wait_until_loaded(version, aliases.event["serial"])

@@ -1,12 +1,13 @@
-"""``tidemill endpoint``: the processes on this machine that answer predictions."""
+"""``tidemill endpoint``: what answers predictions, on this machine or on a target."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,10 +15,14 @@ from tidemill.errors import DataError, PlatformError, UsageError
 from tidemill.serving.client import Answer, Client
 from tidemill.serving.endpoints import Endpoint, EndpointStatus, endpoint_names
 from tidemill.serving.registry import Registry
+from tidemill_pipelines.commands.options import AnyTarget
 from tidemill_pipelines.console import DEFAULT_RUNS_DIR, Json, RunsDir, out, print_json, print_table
 from tidemill_pipelines.targets.local.layout import Layout
 
-app = typer.Typer(help="Start, ask and end local endpoints.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from tidemill_pipelines.targets.remote_endpoints import RemoteEndpoint, RemoteEndpoints
+
+app = typer.Typer(help="Start, ask and end endpoints.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]
 _TIMEOUT_S = 60.0
 
@@ -55,6 +60,7 @@ def up(
 @app.command()
 def status(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One model; all by default.")] = None,
+    target: AnyTarget = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     json_output: Json = False,
 ) -> None:
@@ -65,7 +71,12 @@ def status(
         tidemill endpoint status
 
         tidemill endpoint status lending --json | jq -r .[0].predict_url
+
+        tidemill endpoint status lending --target production
     """
+    if target is not None:
+        _show_remote(_open(target).status(name), json_output)
+        return
     directory = Layout(runs_dir).endpoints
     names = endpoint_names(directory) if name is None else [name]
     _show([Endpoint(directory, each).status() for each in names], json_output)
@@ -79,6 +90,7 @@ def predict(
         Path | None, typer.Option(help="Rows as a JSON list, a whole request, or one object per line; - is stdin.")
     ] = None,
     version: Annotated[int | None, typer.Option(help="A loaded version; the champion by default.")] = None,
+    target: AnyTarget = None,
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     json_output: Json = False,
 ) -> None:
@@ -91,10 +103,17 @@ def predict(
         tidemill endpoint predict lending --file rows.json
 
         tail -5 rows.jsonl | tidemill endpoint predict lending --file -
+
+        tidemill endpoint predict lending --file rows.json --target production
     """
     if (instance is None) == (file is None):
         raise UsageError("tidemill endpoint predict", "needs exactly one of --instance and --file")
     body = _request(instance) if instance is not None else _read(file)
+    if target is not None:
+        if version is not None:
+            raise UsageError("--version", "an endpoint of a target is asked as its callers do", remedy="leave it out")
+        _print_answer(_open(target).predict(name, body), json_output)
+        return
     if (running := Endpoint(Layout(runs_dir).endpoints, name).running()) is None:
         raise UsageError(f"endpoint {name}", "is not running", remedy=f"`tidemill endpoint up {name}` starts it")
     path = f"/v1/models/{name}" + (f"/versions/{version}" if version is not None else "") + ":predict"
@@ -105,11 +124,7 @@ def predict(
         raise PlatformError(f"{running.address}{path}", "does not answer", type(error).__name__) from error
     if answer.status != 200:
         raise _failure(name, answer)
-    if json_output or "predictions" not in answer.value:
-        print_json(answer.value)
-        return
-    for prediction in answer.value["predictions"]:
-        typer.echo(json.dumps(prediction, ensure_ascii=False))
+    _print_answer(answer.value, json_output)
 
 
 @app.command()
@@ -149,6 +164,41 @@ def _show(statuses: list[EndpointStatus], json_output: bool) -> None:
         (s.model, s.state, str(s.version or "–"), str(s.pid or "–"), s.address or "–", _failed(s)) for s in statuses
     ]
     print_table(("model", "state", "version", "pid", "address", ""), rows, "no endpoints")
+
+
+def _open(target: str) -> RemoteEndpoints:
+    from tidemill_pipelines.targets.backends import open_endpoints
+    from tidemill_pipelines.targets.config import load_target
+
+    return open_endpoints(load_target(target))
+
+
+def _show_remote(endpoints: Sequence[RemoteEndpoint], json_output: bool) -> None:
+    if json_output:
+        print_json([dataclasses.asdict(endpoint) for endpoint in endpoints])
+        return
+    rows = [
+        (
+            e.model,
+            v.version,
+            f"{v.traffic_percent} %",
+            "ready" if v.ready else "not ready",
+            e.url or "–",
+            v.detail or "",
+        )
+        for e in endpoints
+        for v in e.versions
+    ]
+    rows += [(e.model, "–", "–", "no versions", e.url or "–", "") for e in endpoints if not e.versions]
+    print_table(("model", "version", "traffic", "state", "address", ""), rows, "no endpoints")
+
+
+def _print_answer(value: Any, json_output: bool) -> None:
+    if json_output or "predictions" not in value:
+        print_json(value)
+        return
+    for prediction in value["predictions"]:
+        typer.echo(json.dumps(prediction, ensure_ascii=False))
 
 
 def _failed(endpoint: EndpointStatus) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tidemill.errors import UsageError
-from tidemill.serving.endpoints import Endpoint
 from tidemill.serving.registry import Registry, model_names
+from tidemill_pipelines.commands.options import AnyTarget
 from tidemill_pipelines.console import DEFAULT_RUNS_DIR, Json, RunsDir, out, print_json, print_table
 from tidemill_pipelines.targets.local.layout import Layout
 
@@ -19,15 +19,20 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name, whi
 
 
 @app.command("list")
-def list_models(runs_dir: RunsDir = DEFAULT_RUNS_DIR, json_output: Json = False) -> None:
+def list_models(target: AnyTarget = None, runs_dir: RunsDir = DEFAULT_RUNS_DIR, json_output: Json = False) -> None:
     """List the registered models.
 
     Examples:
 
         tidemill models list
 
+        tidemill models list --target production
+
         tidemill models list --json | jq -r '.[].name'
     """
+    if target is not None:
+        _list_remote(target, json_output)
+        return
     layout = Layout(runs_dir)
     models = [_model(Registry(layout.registry, name)) for name in model_names(layout.registry)]
     if json_output:
@@ -83,27 +88,34 @@ def rollback(name: Name, runs_dir: RunsDir = DEFAULT_RUNS_DIR, json_output: Json
 
         tidemill models rollback lending
     """
-    registry = _find(runs_dir, name)
-    aliases = registry.rollback()
-    assert aliases.champion is not None
-    endpoint = Endpoint(Layout(runs_dir).endpoints, name)
-    running = endpoint.wait_until_answers(aliases.champion, aliases.event["serial"]) if endpoint.running() else None
-    before = aliases.event["before"]
+    from tidemill_pipelines.targets.local.deployments import LocalDeployments
+
+    done = LocalDeployments(runs_dir).rollback(name)
+    url = done.endpoint.url
     if json_output:
-        url = running.predict_url if running else None
-        print_json({"name": name, "champion": aliases.champion, "before": before, "endpoint": url})
+        champion, before = int(done.version), int(done.former) if done.former else None
+        print_json({"name": name, "champion": champion, "before": before, "endpoint": url})
         return
-    out.print(f"{name}: version {aliases.champion} is the champion again, instead of {before}")
-    out.print(f"it answers at {running.predict_url}" if running else "no endpoint is running", soft_wrap=True)
+    out.print(f"{name}: version {done.version} is the champion again, instead of {done.former}")
+    out.print(f"it answers at {url}" if url else "no endpoint is running", soft_wrap=True)
 
 
-def _find(runs_dir: Any, name: str) -> Registry:
-    layout = Layout(runs_dir)
-    names = model_names(layout.registry)
-    if name not in names:
-        known = ", ".join(names) or "none"
-        raise UsageError(f"model {name}", f"no such model in {layout.registry}; there is {known}")
-    return Registry(layout.registry, name)
+def _find(runs_dir: Path, name: str) -> Registry:
+    from tidemill_pipelines.targets.local.deployments import LocalDeployments
+
+    return LocalDeployments(runs_dir).registry(name)
+
+
+def _list_remote(target: str, json_output: bool) -> None:
+    from tidemill_pipelines.targets.backends import open_endpoints
+    from tidemill_pipelines.targets.config import load_target
+
+    found = open_endpoints(load_target(target)).models()
+    if json_output:
+        print_json([dataclasses.asdict(version) for version in found])
+        return
+    rows = [(v.model, v.version, ", ".join(v.aliases) or "–", (v.digest or "–")[:19], v.address or "–") for v in found]
+    print_table(("model", "version", "alias", "digest", "address"), rows, f"no models on {target}")
 
 
 def _model(registry: Registry) -> dict[str, Any]:

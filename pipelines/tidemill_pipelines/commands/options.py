@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -55,9 +54,3 @@ def assignments(flag: str, items: Sequence[str] | None, example: str) -> dict[st
     if faulty:
         raise UsageError(f"{flag} {', '.join(faulty)}", "expected KEY=VALUE", remedy=f"{flag} {example}")
     return dict(item.split("=", 1) for item in items or ())
-
-
-def closest(name: str, known: Iterable[str]) -> str | None:
-    """Returns a remedy that names what is spelt much like ``name``, or None."""
-    found = difflib.get_close_matches(name, list(known), 1)
-    return f"did you mean {found[0]}?" if found else None
