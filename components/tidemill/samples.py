@@ -27,10 +27,11 @@ class Sample:
 
     @classmethod
     def read(cls, path: Path) -> Sample:
-        return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        return cls.parse(path.read_bytes())
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Sample:
+    def parse(cls, content: bytes) -> Sample:
+        value = json.loads(content)
         return cls(value["instance"], value["prediction"], value["tolerance"])
 
     @property

@@ -108,9 +108,11 @@ class Clients:
         with self._told(where, passing):
             return method(request=request, retry=retry, timeout=self.patience.call)
 
-    def ask_all(self, where: str, method: Callable[..., Any], request: Any, limit: int | None = None) -> list[Any]:
+    def ask_all(
+        self, where: str, method: Callable[..., Any], request: Any, limit: int | None = None, passing: Any = ()
+    ) -> list[Any]:
         """Makes a call that lists, and returns the items of all its pages, or the first ``limit`` of them."""
-        pages = self.ask(where, method, request)
+        pages = self.ask(where, method, request, passing)
         with self._told(where):  # the further pages are asked for while they are read
             return list(itertools.islice(pages, limit))
 

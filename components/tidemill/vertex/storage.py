@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -34,19 +34,24 @@ class Store:
         except GoogleAuthError as error:
             raise self._fault("Cloud Storage", error) from error
 
-    def put(self, uri: str, content: bytes | Path) -> bool:
-        """Writes an object unless one is there; returns whether it wrote it.
+    def put(self, uri: str, content: bytes | Path, replace: bool = False) -> bool:
+        """Writes an object, unless one is there; returns whether it wrote it.
 
         The service itself decides (``if_generation_match=0``), so that two writers at once make one object.
+
+        Args:
+            replace: whether to write over what is there.
         """
         from google.api_core.exceptions import GoogleAPIError, PreconditionFailed
 
-        blob = self._blob(uri)
+        blob, absent = self._blob(uri), None if replace else 0
         try:
             if isinstance(content, Path):
-                blob.upload_from_filename(str(content), if_generation_match=0, timeout=_TIMEOUT_S)
+                blob.upload_from_filename(str(content), if_generation_match=absent, timeout=_TIMEOUT_S)
             else:
-                blob.upload_from_string(content, "application/octet-stream", if_generation_match=0, timeout=_TIMEOUT_S)
+                blob.upload_from_string(
+                    content, "application/octet-stream", if_generation_match=absent, timeout=_TIMEOUT_S
+                )
         except PreconditionFailed:
             return False
         except GoogleAPIError as error:
@@ -75,19 +80,24 @@ class Store:
         except GoogleAPIError as error:
             raise self._fault(uri, error) from error
 
-    def put_tree(self, directory: Path, uri: str) -> None:
-        """Writes all files below a directory, several at a time; those that are there already stay."""
+    def put_tree(self, directory: Path, uri: str, replace: bool = False) -> None:
+        """Writes all files below a directory, several at a time; see :meth:`put`."""
         files = sorted(p for p in directory.rglob("*") if p.is_file())
         with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(lambda file: self.put(f"{uri}/{file.relative_to(directory).as_posix()}", file), files))
+            list(
+                pool.map(lambda file: self.put(f"{uri}/{file.relative_to(directory).as_posix()}", file, replace), files)
+            )
 
-    def get_tree(self, uri: str, directory: Path) -> None:
-        """Copies all objects below ``uri`` into a directory.
+    def get_tree(self, uri: str, directory: Path, chosen: Callable[[str], bool] = bool) -> None:
+        """Copies the objects below ``uri`` into a directory.
+
+        Args:
+            chosen: tells by a name, relative to ``uri``, whether to copy the object; all by default.
 
         Raises:
             UsageError: if there are none.
         """
-        names = list(self.names(uri))
+        names = [name for name in self.names(uri) if chosen(name)]
         if not names:
             raise UsageError(uri, "expected objects below it", "none")
 

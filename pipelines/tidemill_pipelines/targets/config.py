@@ -184,6 +184,9 @@ class VertexDeployment(Strict):
     dedicated: bool = Field(default=False, description="An endpoint with its own address.")
     private: bool = Field(default=False, description="An endpoint that only `vertex.network` reaches.")
     traffic_percent: int = Field(default=100, ge=1, le=100, description="Share that a new version gets at first.")
+    drain_s: int = Field(
+        default=60, ge=0, description="Seconds that a version without traffic is kept for requests on their way."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> VertexDeployment:

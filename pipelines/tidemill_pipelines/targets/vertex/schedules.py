@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from tidemill.errors import UsageError
 from tidemill_pipelines.targets.config import TargetConfig, time_zone
+from tidemill_pipelines.targets.cron import parse_cron
 from tidemill_pipelines.targets.remote import RemoteSchedule, ScheduleRequest
 from tidemill_pipelines.targets.vertex.jobs import moment, pipeline_job
 
@@ -31,7 +32,6 @@ def vertex_schedule(request: ScheduleRequest, config: TargetConfig, parent: str)
     Raises:
         UsageError: if the cron expression or the times can't be meant.
     """
-    time_zone(request.time_zone)
     _refuse_impossible_times(request)
     job = pipeline_job(request.submission, config)
     del job["labels"]["tidemill-request"]  # it names one run; those of a schedule have ids of their own
@@ -42,7 +42,7 @@ def vertex_schedule(request: ScheduleRequest, config: TargetConfig, parent: str)
     }
     schedule = {
         "display_name": request.name,
-        "cron": f"TZ={request.time_zone} {' '.join(request.cron.split())}",
+        "cron": f"TZ={time_zone(request.time_zone).key} {parse_cron(request.cron)}",
         "max_concurrent_run_count": request.max_concurrent,
         "max_concurrent_active_run_count": request.max_concurrent,
         "allow_queueing": request.catch_up,
@@ -55,9 +55,6 @@ def vertex_schedule(request: ScheduleRequest, config: TargetConfig, parent: str)
 
 def _refuse_impossible_times(request: ScheduleRequest) -> None:
     where = f"schedule {request.name}"
-    if len(request.cron.split()) != 5:
-        expected = "the cron expression needs five fields: minute, hour, day of month, month, day of week"
-        raise UsageError(where, expected, repr(request.cron))
     for name, value in (("start", request.start), ("end", request.end)):
         if value is not None and value.tzinfo is None:
             raise UsageError(where, f"the {name} needs a time zone", value.isoformat())
