@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +12,9 @@ import kubernetes_validate
 import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
+from kubernetes_validate import utils
+
+utils.schema_contents = functools.cache(utils.schema_contents)  # or it reads a megabyte anew for every object
 
 OLDEST, NEWEST = "1.31", "1.35"
 _OBJECT: Final = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"type": "object"}}
