@@ -126,19 +126,20 @@ class Sums:
             self.high[name], self.low[name] = array, np.zeros_like(array)
             return
         before = self.high[name]
-        total = before + array
-        added = total - before
-        self.low[name] = self.low[name] + ((before - (total - added)) + (array - added))
-        self.high[name] = total
+        self.high[name] = total = before + array
+        with np.errstate(invalid="ignore"):  # of an infinite sum nothing is left over, whatever this makes of it
+            added = total - before
+            self.low[name] += (before - (total - added)) + (array - added)
 
     def merge(self, other: Sums) -> None:
         """Adds all of another's sums."""
         for name, array in other.high.items():
             self.add(name, array)
-            self.low[name] = self.low[name] + other.low[name]
+            self.low[name] += other.low[name]
 
     def counts(self) -> Counts:
-        return {name: array + self.low[name] for name, array in self.high.items()}
+        """Returns the sums, rounded."""
+        return {name: np.where(np.isfinite(a), a + self.low[name], a) for name, a in self.high.items()}
 
 
 class CellsOf(Protocol):

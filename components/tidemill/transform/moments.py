@@ -6,8 +6,10 @@ not the rows, are what takes the time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple
 
 import apache_beam as beam
@@ -18,37 +20,71 @@ import tensorflow_transform as tft
 
 @dataclass
 class Moments:
-    """Moments per column, float64 [columns] each; ``squares`` is the sum of squared deviations from the mean."""
+    """Moments per column, which are joined exactly, so that the order of joining is nothing that a result hangs on.
+
+    Attributes:
+        count: int64 [columns].
+        total: sum of the values of each column.
+        squares: sum of their squares.
+        lowest: float64 [columns].
+        highest: float64 [columns].
+    """
 
     count: np.ndarray
-    mean: np.ndarray
-    squares: np.ndarray
+    total: list[Fraction]
+    squares: list[Fraction]
     lowest: np.ndarray
     highest: np.ndarray
 
     @classmethod
     def of(cls, values: np.ndarray) -> Moments:
-        """Returns the moments of values [rows, columns]; NaN is no value."""
+        """Returns the moments of values [rows, columns]; NaN is no value.
+
+        Within the batch floats are summed around their mean, after scaling by a power of two: nothing is cancelled
+        and nothing overflows.
+        """
         present = ~np.isnan(values)
         count = present.sum(axis=0)
-        mean = values.sum(axis=0, where=present) / np.maximum(count, 1)
-        squares = np.square(values - mean).sum(axis=0, where=present)
         lowest = values.min(axis=0, where=present, initial=np.inf)
         highest = values.max(axis=0, where=present, initial=-np.inf)
-        return cls(count, mean, squares, lowest, highest)
+        _, exponent = np.frexp(np.where(count > 0, np.maximum(np.abs(lowest), np.abs(highest)), 0.0))
+        scaled = np.ldexp(values, -exponent)
+        mean = scaled.sum(axis=0, where=present) / np.maximum(count, 1)
+        around = scaled - mean
+        rest, squares = around.sum(axis=0, where=present), np.square(around).sum(axis=0, where=present)
+        columns = zip(count.tolist(), exponent.tolist(), mean, rest, squares, strict=True)
+        sums = [_sums(n, Fraction(2) ** e, Fraction(m), Fraction(r), Fraction(s)) for n, e, m, r, s in columns]
+        return cls(count, [total for total, _ in sums], [square for _, square in sums], lowest, highest)
 
     def __add__(self, other: Moments) -> Moments:
-        """Joins the moments of two sets of rows. Definition: Chan, Golub and LeVeque 1979."""
-        count = self.count + other.count
-        share = other.count / np.maximum(count, 1)
-        delta = other.mean - self.mean
         return Moments(
-            count,
-            self.mean + delta * share,
-            self.squares + other.squares + np.square(delta) * self.count * share,
+            self.count + other.count,
+            [a + b for a, b in zip(self.total, other.total, strict=True)],
+            [a + b for a, b in zip(self.squares, other.squares, strict=True)],
             np.minimum(self.lowest, other.lowest),
             np.maximum(self.highest, other.highest),
         )
+
+    def mean(self) -> list[float]:
+        """Returns the mean of each column, correctly rounded; 0 without values."""
+        return [float(t / max(n, 1)) for t, n in zip(self.total, self.count.tolist(), strict=True)]
+
+    def deviation(self) -> list[float]:
+        """Returns the population's standard deviation of each column; infinite where its square is."""
+        columns = zip(self.total, self.squares, self.count.tolist(), strict=True)
+        return [_root(s / max(n, 1) - (t / max(n, 1)) ** 2) for t, s, n in columns]
+
+
+def _sums(count: int, scale: Fraction, mean: Fraction, rest: Fraction, squares: Fraction) -> tuple[Fraction, Fraction]:
+    """Returns the sums of values and of their squares from those around a mean, of scaled values."""
+    return (count * mean + rest) * scale, (squares + 2 * mean * rest + count * mean**2) * scale**2
+
+
+def _root(square: Fraction) -> float:
+    try:
+        return math.sqrt(max(square, 0))
+    except OverflowError:
+        return math.inf
 
 
 class CombineMoments(beam.CombineFn):
@@ -67,8 +103,8 @@ class CombineMoments(beam.CombineFn):
         return sum(accumulators, self.create_accumulator())
 
     def extract_output(self, accumulator: Moments) -> np.ndarray:
-        deviation = np.sqrt(accumulator.squares / np.maximum(accumulator.count, 1))
-        return np.stack([accumulator.mean, deviation, accumulator.lowest, accumulator.highest])
+        moments = [accumulator.mean(), accumulator.deviation(), accumulator.lowest, accumulator.highest]
+        return np.array(moments, np.float64)
 
 
 class AnalyseMoments(beam.PTransform):

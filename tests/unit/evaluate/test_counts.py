@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidemill.evaluate.binary import BinaryCells, binary_metrics
-from tidemill.evaluate.counts import REPLICATES, CountRows, Counts, Scored, draws, merge
+from tidemill.evaluate.counts import REPLICATES, CountRows, Counts, Scored, Sums, draws
 from tidemill.evaluate.metrics import estimate
 
 SIZES = (1, 3)
@@ -24,12 +24,18 @@ def batch(seed: int, rows: int) -> Scored:
     return Scored(seed * 1000, labels, generator.gamma(2.0, 0.5, rows), codes, {"candidate": probability})
 
 
-def counted(*batches: Scored) -> Counts:
-    combiner = CountRows({"candidate": BinaryCells(0.5)}, SIZES)
-    accumulator = combiner.create_accumulator()
+COMBINER = CountRows({"candidate": BinaryCells(0.5)}, SIZES)
+
+
+def summed(*batches: Scored) -> Sums:
+    accumulator = COMBINER.create_accumulator()
     for one in batches:
-        accumulator = combiner.add_input(accumulator, one)
-    return combiner.extract_output(accumulator)
+        accumulator = COMBINER.add_input(accumulator, one)
+    return accumulator
+
+
+def counted(*batches: Scored) -> Counts:
+    return COMBINER.extract_output(summed(*batches))
 
 
 @settings(max_examples=15, deadline=None)
@@ -38,12 +44,13 @@ def test_merging_does_not_depend_on_the_order(sizes: list[int], order: random.Ra
     batches = [batch(i, rows) for i, rows in enumerate(sizes)]
     shuffled = list(batches)
     order.shuffle(shuffled)
-    combiner = CountRows({"candidate": BinaryCells(0.5)}, SIZES)
     whole = counted(*batches)
-    merged = combiner.merge_accumulators([counted(one) for one in shuffled])
+    # Workers get a part each, and their sums are brought together in any order too.
+    workers = [summed(*shuffled[::2]), summed(*shuffled[1::2])]
+    merged = COMBINER.extract_output(COMBINER.merge_accumulators(workers))
     assert set(whole) == set(merged)
     for name, array in whole.items():
-        np.testing.assert_allclose(merged[name], array, rtol=1e-12, atol=1e-12)
+        np.testing.assert_array_equal(merged[name], array)
 
 
 @settings(max_examples=15, deadline=None)
@@ -55,8 +62,15 @@ def test_the_slices_of_a_key_add_up_to_the_whole(seed: int, rows: int) -> None:
 
 def test_empty_counts_are_zero() -> None:
     one = counted(batch(1, 5))
-    merged = merge([{}, one, {}])
+    merged = COMBINER.extract_output(COMBINER.merge_accumulators([Sums(), summed(batch(1, 5)), Sums()]))
     assert all((merged[name] == array).all() for name, array in one.items())
+
+
+def test_an_infinite_sum_stays_infinite() -> None:
+    sums = Sums()
+    for value in (1.0, np.inf, 2.0):
+        sums.add("x", np.array([value, 1.0]))
+    np.testing.assert_array_equal(sums.counts()["x"], [np.inf, 3.0])
 
 
 def test_a_row_has_the_same_draws_whenever_it_is_counted() -> None:

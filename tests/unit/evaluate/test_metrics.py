@@ -18,7 +18,7 @@ def counts_of(cells: CellsOf, labels: list[float], outputs: np.ndarray) -> Count
     rows = len(labels)
     combiner = CountRows({"m": cells}, [1])
     scored = Scored(0, np.asarray(labels, float), np.ones(rows), [np.zeros(rows, np.int64)], {"m": outputs})
-    return combiner.add_input(combiner.create_accumulator(), scored)
+    return combiner.extract_output(combiner.add_input(combiner.create_accumulator(), scored))
 
 
 def binary(labels: list[float], outputs: list[float], threshold: float = 0.5) -> dict[str, float]:

@@ -85,13 +85,23 @@ def test_moments_in_any_grouping_equal_numpy(batches):
     combine = CombineMoments(2)
     arrays = [np.array(batch, np.float64).reshape(-1, 2) for batch in batches]
     accumulators = [combine.add_input(combine.create_accumulator(), (array,)) for array in arrays]
-    mean, deviation, lowest, highest = combine.extract_output(combine.merge_accumulators(accumulators))
+    backwards = combine.extract_output(combine.merge_accumulators(accumulators[::-1]))
+    mean, deviation, lowest, highest = found = combine.extract_output(combine.merge_accumulators(accumulators))
+    assert np.array_equal(found, backwards)
     for i, column in enumerate(np.concatenate(arrays).T):
         values = column[~np.isnan(column)]
         if len(values):
             assert mean[i] == pytest.approx(values.mean(), abs=1e-6)
             assert deviation[i] == pytest.approx(values.std(), abs=1e-6, rel=1e-9)
             assert (lowest[i], highest[i]) == (values.min(), values.max())
+
+
+def test_moments_of_the_largest_numbers_do_not_overflow():
+    combine = CombineMoments(2)
+    huge = np.array([[1e308, 1e-100], [-1e308, 3e-100]])
+    mean, deviation, *_ = combine.extract_output(combine.add_input(combine.create_accumulator(), (huge,)))
+    np.testing.assert_allclose(mean, [0, 2e-100])
+    np.testing.assert_allclose(deviation, [np.inf, 1e-100])
 
 
 def test_moments_over_a_pipeline():
