@@ -54,6 +54,7 @@ def compile_problem(
     from tidemill_pipelines.targets.checking.subject import Subject
     from tidemill_pipelines.targets.compilation import ImagesFile, compile_package
     from tidemill_pipelines.targets.config import load_target
+    from tidemill_pipelines.targets.sdk import import_sdk
 
     to_stdout = str(output) == "-"
     if to_stdout and json_output:
@@ -62,6 +63,7 @@ def compile_problem(
     if manifests and config.kind != "kubernetes":
         raise UsageError("--manifests", "expected a target of kind kubernetes", config.kind)
     given = ImagesFile.read(images) if images else None
+    import_sdk()
     compiled = compile_package(
         problem_dir, pipeline, config, given, assignments("--set", overrides, "training.max_epochs=5"), source
     )

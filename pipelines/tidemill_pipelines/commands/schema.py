@@ -1,10 +1,10 @@
-"""``tidemill schema``: the curated schema of a problem, and what a run's data suggests to change in it."""
+"""``tidemill schema``: the curated schema of a problem, what a run's data suggests to change in it, files' schemas."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -13,7 +13,9 @@ from tidemill_pipelines.console import DEFAULT_RUNS_DIR, Json, RunsDir, out, pri
 from tidemill_pipelines.targets.local.environments import call
 from tidemill_pipelines.targets.local.layout import Layout
 
-app = typer.Typer(help="Compare the curated schema with a run's data, and accept changes.", no_args_is_help=True)
+app = typer.Typer(
+    help="Compare the curated schema with a run's data, accept changes, print JSON Schemas.", no_args_is_help=True
+)
 ProblemDir = Annotated[Path, typer.Argument(metavar="PROBLEM_DIR", help="The directory that holds problem.yaml.")]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or `latest`.")]
 
@@ -69,6 +71,24 @@ def accept(
     left = sum(not change["accepted"] for change in result["changes"])
     if left:
         out.print(f"left out {left} breaking change{'s' * (left > 1)}; `--breaking` accepts them", soft_wrap=True)
+
+
+@app.command("json")
+def print_schema(
+    kind: Annotated[Literal["problem", "target"], typer.Argument(help="Of problem.yaml, or of a target's file.")],
+) -> None:
+    """Print the JSON Schema of a file, for editors that complete and check while one types.
+
+    Examples:
+
+        tidemill schema json problem > problem.schema.json
+
+        tidemill schema json target > target.schema.json
+    """
+    from tidemill import problem
+    from tidemill_pipelines.targets import config
+
+    print_json(problem.json_schema() if kind == "problem" else config.json_schema())
 
 
 def _curate(command: str, problem_dir: Path, run: str, runs_dir: Path, *flags: str) -> Mapping[str, Any]:

@@ -125,8 +125,10 @@ def compiled_and_checked(
     """
     from tidemill_pipelines.targets.checking.subject import Subject
     from tidemill_pipelines.targets.compilation import ImagesFile, compile_package
+    from tidemill_pipelines.targets.sdk import import_sdk
 
     digests = ImagesFile.read(images) if images else None
+    import_sdk()
     compiled = compile_package(problem_dir, pipeline, config, digests, overrides, source)
     check.insist(check.look(Subject(compiled.package, config, digests, labels, plan)), quiet)
     return compiled

@@ -22,10 +22,14 @@ _MOST_RETRIES: Final = 10
 def retry_window(subject: Subject) -> Iterator[Told]:
     for task in subject.containers:
         policy = task.spec.get("retryPolicy", {})
-        limit, tries = int(task.platform.get("activeDeadlineSeconds", 0)), int(policy.get("maxRetryCount", 0))
+        limit, again = int(task.platform.get("activeDeadlineSeconds", 0)), _retries(task)
         window = _seconds(policy.get("backoffMaxDuration", "3600s"))
-        if tries and (not limit or limit * (tries + 1) > window):
-            told = f"{tries + 1} tries of {limit} s each" if limit else f"{tries + 1} tries of no limited time"
+        first, factor = _seconds(policy.get("backoffDuration", "0s")), float(policy.get("backoffFactor", 2))
+        pauses = sum(first * factor**number for number in range(again))
+        if again and (not limit or limit * (again + 1) + pauses > window):
+            told = (
+                f"{again + 1} tries of {limit} s and their pauses" if limit else f"{again + 1} tries of no limited time"
+            )
             cure = "set `timeout_s` so that the tries fit, or leave `retries` out for this stage"
             yield Told(task.name, f"has {window:g} s for {told}: longer ones are ended and not tried again", cure)
 
