@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,20 +30,10 @@ SETS = (
 Documents = list[dict[str, Any]]
 
 
-def available(tool: Callable[[], Any]) -> Any:
-    """Returns what ``tool`` returns, or skips where it cannot be had."""
-    try:
-        return tool()
-    except tools.Missing as reason:
-        if os.environ.get("TIDEMILL_REQUIRE_TOOLS") == "1":
-            raise
-        pytest.skip(str(reason))
-
-
 @pytest.fixture(scope="session")
 def kustomize() -> Callable[[Path], Documents]:
     """Renders a directory."""
-    binary = available(tools.kustomize)
+    binary = tools.available(tools.kustomize)
 
     def build(directory: Path) -> Documents:
         done = subprocess.run([str(binary), "build", str(directory)], capture_output=True, text=True, timeout=60)
@@ -63,9 +52,9 @@ def rendered(kustomize: Callable[[Path], Documents]) -> dict[str, Documents]:
 
 @pytest.fixture(scope="session")
 def schemas() -> Schemas:
-    return Schemas(available(tools.crds))
+    return Schemas(tools.available(tools.crds))
 
 
 @pytest.fixture(scope="session")
 def promtool() -> Path:
-    return available(tools.promtool)
+    return tools.available(tools.promtool)

@@ -57,7 +57,7 @@ def _predictor(document: Mapping[str, Any], runtimes: Mapping[str, Any]) -> dict
     model = predictor.pop("model")
     runtime = runtimes[model["runtime"]]["spec"]
     (container,) = copy.deepcopy(runtime["containers"])
-    container.update({key: model[key] for key in ("resources", "env", "args") if key in model})
+    container.update({key: model[key] for key in ("resources", "env", "args", "image") if key in model})
     return {**predictor, "containers": [container], "volumes": runtime.get("volumes", [])}
 
 

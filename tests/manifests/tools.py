@@ -13,9 +13,12 @@ import shutil
 import subprocess
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 DIRECTORY: Final = Path(os.environ.get("TIDEMILL_TOOLS", ROOT / ".venvs" / "tools")).resolve()
@@ -155,6 +158,16 @@ def promtool() -> Path:
             binary.parent.mkdir(parents=True, exist_ok=True)
             os.replace(made / "unpacked" / "usr" / "bin" / "promtool", binary)
     return binary
+
+
+def available(tool: Callable[[], Any]) -> Any:
+    """Returns what ``tool`` returns, or skips where it cannot be had."""
+    try:
+        return tool()
+    except Missing as reason:
+        if os.environ.get("TIDEMILL_REQUIRE_TOOLS") == "1":
+            raise
+        pytest.skip(str(reason))
 
 
 def _checked(module: Module) -> Path:
