@@ -5,18 +5,22 @@ RUNS_DIR ?= .tidemill
 LENDING := $(RUNS_DIR)/demo/lending.csv
 
 CONTROL_TESTS := tests/unit/core tests/unit/gate tests/unit/components tests/unit/commands tests/unit/register \
-	tests/unit/report tests/unit/targets tests/pipelines tests/integration
+	tests/unit/report tests/unit/targets tests/unit/checking tests/pipelines tests/integration
+REMOTE_TESTS := tests/vertex tests/kubernetes tests/conformance tests/manifests tests/cloudbuild
 VALIDATION_TESTS := tests/unit/validate
 TENSORFLOW_TESTS := tests/unit/core_arrow tests/unit/synthetic tests/unit/problems tests/unit/ingest tests/unit/transform tests/unit/train \
 	tests/unit/evaluate
 SERVING_TESTS := tests/unit/serving tests/unit/rehearse tests/unit/deploy
+BEAM_TESTS := tests/beam
 IMAGE_TESTS := tests/images
+# The longest first, so that two at a time end about together.
+TESTS := test-images test-control test-tensorflow test-remote test-beam test-serving test-validation
 PYTEST := -m pytest -q --cov --cov-report=
 
 export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-control test-validation test-tensorflow test-serving lint format goldens catalogue bench images test-images clean
+.PHONY: help setup demo test $(TESTS) lint format goldens catalogue bench images clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1mmake %-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +38,7 @@ $(LENDING): components/tidemill/synthetic/lending.py
 
 test: setup ## Run every test, each in its environment, and check coverage (10 to 20 minutes)
 	@rm -f .coverage .coverage.*
-	@$(MAKE) --no-print-directory -j2 --keep-going --output-sync=target test-control test-validation test-tensorflow test-serving
+	@$(MAKE) --no-print-directory -j2 --keep-going --output-sync=target $(TESTS)
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report --include='components/*' --skip-covered --fail-under=90
 
@@ -49,6 +53,15 @@ test-tensorflow: ## Run the tests of the tensorflow environment alone
 
 test-serving: ## Run the tests of the serving environment alone
 	@COVERAGE_FILE=.coverage.serving .venvs/serving/bin/python $(PYTEST) $(SERVING_TESTS)
+
+test-remote: ## Run the tests of Kubernetes, Vertex AI, manifests and Cloud Build (what needs root or Go skips without)
+	@COVERAGE_FILE=.coverage.remote $(BIN)/python $(PYTEST) $(REMOTE_TESTS)
+
+test-beam: ## Run the Beam stages on Flink (skips without Java)
+	@COVERAGE_FILE=.coverage.beam .venvs/tensorflow/bin/python $(PYTEST) $(BEAM_TESTS)
+
+test-images: ## Build the CPU images and try them: stages in their images, the pipeline in containers (needs root, podman)
+	@COVERAGE_FILE=.coverage.images $(BIN)/python $(PYTEST) $(IMAGE_TESTS)
 
 lint: setup ## Check format, lint rules, types and the architecture
 	@$(BIN)/ruff format --check
@@ -78,9 +91,6 @@ bench: setup ## Measure: the taxi lifecycle, and each stage at 300 thousand and 
 
 images: ## Build the container images (IMAGES, REGISTRY, PUSH=1, BASE, ENGINE; see containers/README.md) (about 6 minutes)
 	@$(PYTHON) containers/build.py $(IMAGES)
-
-test-images: setup ## Build the CPU images and try them: each stage in its image, the pipeline in containers (needs root, podman)
-	@COVERAGE_FILE=.coverage.images $(BIN)/python -m pytest -q $(IMAGE_TESTS)
 
 clean: ## End the endpoints and remove .tidemill: every run, model and cache made here (problems and environments stay)
 	@$(BIN)/tidemill endpoint down --all --runs-dir $(RUNS_DIR) 2>/dev/null || true
