@@ -48,3 +48,16 @@ def kfp() -> Iterator[Any]:
 
     with KfpFake() as fake:
         yield fake
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A Kubernetes API server that kubeconfig names, for this process and for those that it starts."""
+    from cluster_fake import ClusterFake
+    from kubernetes.config import kube_config
+
+    with ClusterFake() as fake:
+        path = str(fake.kubeconfig(tmp_path / "kubeconfig"))
+        monkeypatch.setenv("KUBECONFIG", path)
+        monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", path)  # read once, when it is imported
+        yield fake

@@ -52,7 +52,6 @@ class Cluster:
     def __init__(self, namespace: str, context: str | None = None, pause: Callable[[float], None] = time.sleep) -> None:
         self.namespace, self._pause = namespace, pause
         self._client = _connected(context)
-        self._client.configuration.retries = False
         self.host = str(self._client.configuration.host)
 
     def __enter__(self) -> Cluster:
@@ -205,12 +204,14 @@ class Cluster:
 def _connected(context: str | None) -> Any:
     import kubernetes
 
-    if context is None and _IN_CLUSTER.is_file():
-        configuration = kubernetes.client.Configuration()
-        kubernetes.config.load_incluster_config(client_configuration=configuration)
-        return kubernetes.client.ApiClient(configuration)
+    configuration = kubernetes.client.Configuration()
     try:
-        return kubernetes.config.new_client_from_config(context=context)
+        if context is None and _IN_CLUSTER.is_file():
+            kubernetes.config.load_incluster_config(client_configuration=configuration)
+        else:
+            kubernetes.config.load_kube_config(context=context, client_configuration=configuration)
     except kubernetes.config.ConfigException as error:
         remedy = "set KUBECONFIG to a file with the cluster, or `kubernetes.context` to one of its contexts"
         raise UsageError("kubeconfig", "must name the cluster", str(error), remedy) from error
+    configuration.retries = False  # urllib3's own know nothing of what may be repeated
+    return kubernetes.client.ApiClient(configuration)

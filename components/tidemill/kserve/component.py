@@ -24,13 +24,17 @@ def deploy(
         settings: see `tidemill.kserve.settings`.
         deployment: `deployment.json` with the address, the shares and an example request.
     """
+    import os
+
+    from tidemill.execution import IMAGE_VARIABLE
     from tidemill.stage import Stage
 
     with Stage("deploy") as stage:
         from tidemill.kserve.run import run
 
         stage.begin()
-        stage.report(run(registered.path, registry, endpoints, settings, deployment.path))
+        image = os.environ.get(IMAGE_VARIABLE)
+        stage.report(run(registered.path, registry, endpoints, settings, deployment.path, image))
 
 
 @dsl.component(base_image=CONTROL, install_kfp_package=False)
@@ -48,7 +52,7 @@ def roll_out(
 
     Args:
         model: its name in the registry.
-        version: that is to answer, or is to be left.
+        version: that is to answer, or is to be left; 0 for the challenger.
         back: whether the version is to be left.
         traffic_percent: share of the version; what is left stays with the champion.
         registry: root of the registry, on the store's volume.
@@ -56,10 +60,15 @@ def roll_out(
         settings: see `tidemill.kserve.settings`.
         deployment: `deployment.json` with the address, the shares and an example request.
     """
+    import os
+
+    from tidemill.execution import IMAGE_VARIABLE
     from tidemill.stage import Stage
 
     with Stage("roll_out") as stage:
         from tidemill.kserve.run import roll_out
 
         stage.begin()
-        stage.report(roll_out(model, version, back, traffic_percent, registry, endpoints, settings, deployment.path))
+        image = os.environ.get(IMAGE_VARIABLE)
+        report = roll_out(model, version, back, traffic_percent, registry, endpoints, settings, deployment.path, image)
+        stage.report(report)

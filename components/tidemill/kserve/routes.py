@@ -13,6 +13,8 @@ from tidemill.kserve.settings import KserveSettings
 
 ROUTES: Final = Kind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
 CHAMPION: Final = "tidemill/champion"
+IMAGE: Final = "tidemill/image"
+"""Of the step that wrote the route: who changes it by hand later runs the same one."""
 _TIMEOUT: Final = "10s"
 
 
@@ -24,6 +26,7 @@ class Route:
         weights: percent by version; versions without any are left out.
         champion: the version that the registry calls so, as the last release said.
         hostname: that it answers to; None for any.
+        image: of the step that wrote it.
         revision: the object's resourceVersion.
     """
 
@@ -32,6 +35,7 @@ class Route:
     weights: Mapping[int, int] = field(default_factory=dict)
     champion: int | None = None
     hostname: str | None = None
+    image: str | None = None
     revision: str | None = None
 
 
@@ -69,6 +73,7 @@ def route_of(value: Mapping[str, Any]) -> Route | None:
         _percent(weights),
         int(champion) if champion.isdecimal() else None,
         hostnames[0],
+        metadata.get("annotations", {}).get(IMAGE),
         metadata.get("resourceVersion"),
     )
 
@@ -80,26 +85,21 @@ def shares(version: int, percent: int, champion: int | None) -> dict[int, int]:
     return {version: percent, champion: 100 - percent}
 
 
-def apply_route(
-    cluster: Cluster,
-    name: str,
-    model: str,
-    weights: Mapping[int, int],
-    champion: int | None,
-    settings: KserveSettings,
-    revision: str | None,
-) -> None:
-    """Makes a route what it should be, if nobody else has changed it since ``revision`` was read."""
+def apply_route(cluster: Cluster, route: Route, settings: KserveSettings) -> None:
+    """Makes a route what it should be, if nobody else has changed it since ``route.revision`` was read."""
     metadata: dict[str, Any] = {
-        "name": name,
-        "labels": {**settings.labels, "app.kubernetes.io/managed-by": "tidemill", MODEL: model},
-        "annotations": {CHAMPION: str(champion)} if champion is not None else {},
+        "name": route.name,
+        "labels": {**settings.labels, "app.kubernetes.io/managed-by": "tidemill", MODEL: route.model},
+        "annotations": {
+            **({CHAMPION: str(route.champion)} if route.champion is not None else {}),
+            **({IMAGE: route.image} if route.image is not None else {}),
+        },
     }
-    if revision is not None:
-        metadata["resourceVersion"] = revision
+    if route.revision is not None:
+        metadata["resourceVersion"] = route.revision
     backends = [
-        {"name": Predictor(model, version).backend, "port": 80, "weight": weight}
-        for version, weight in sorted(weights.items())
+        {"name": Predictor(route.model, version).backend, "port": 80, "weight": weight}
+        for version, weight in sorted(route.weights.items())
     ]
     cluster.apply(
         ROUTES,
@@ -109,10 +109,10 @@ def apply_route(
             "metadata": metadata,
             "spec": {
                 "parentRefs": [{"name": settings.gateway}],
-                **({"hostnames": [settings.hostname]} if settings.hostname else {}),
+                **({"hostnames": [route.hostname]} if route.hostname else {}),
                 "rules": [
                     {
-                        "matches": [{"path": {"type": "PathPrefix", "value": f"/v1/models/{model}"}}],
+                        "matches": [{"path": {"type": "PathPrefix", "value": f"/v1/models/{route.model}"}}],
                         "timeouts": {"request": _TIMEOUT},
                         "backendRefs": backends,
                     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from tidemill.errors import PlatformError, UsageError
 from tidemill.files import replaced_directory, write_json
 from tidemill.kserve.cluster import Cluster, Conflict
-from tidemill.kserve.routes import apply_route, read_route, shares
+from tidemill.kserve.routes import Route, apply_route, read_route, shares
 from tidemill.kserve.services import SERVICES, Predictor, applied, await_ready, of_model
 from tidemill.kserve.settings import KserveSettings
 from tidemill.samples import SAMPLE, Sample
@@ -53,12 +53,27 @@ class KserveReport:
     answer: Any
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a model is registered and served.
+
+    Attributes:
+        image: that this runs in, if it is known.
+    """
+
+    cluster: Cluster
+    store: Registry
+    settings: KserveSettings
+    image: str | None = None
+
+
 def run(
     registered: str | Path,
     registry: str | Path,
     namespace: str,
     settings: Mapping[str, Any],
     deployment: str | Path,
+    image: str | None,
 ) -> KserveReport:
     """Releases a registered version with the share that the settings give it; see :func:`release`.
 
@@ -67,11 +82,13 @@ def run(
         registry: root of the file registry, on the store's volume.
         namespace: that models are served in.
         deployment: directory that ``deployment.json`` is written to.
+        image: that this runs in; noted on the route.
     """
     described = json.loads((Path(registered) / "registered.json").read_text())
     store, parsed = Registry(Path(registry), described["name"]), KserveSettings.parse(settings)
     with Cluster(namespace) as cluster:
-        report = release(cluster, store, int(described["version"]), parsed.traffic_percent, parsed)
+        place = Place(cluster, store, parsed, image)
+        report = release(place, int(described["version"]), parsed.traffic_percent)
     _write(report, Path(deployment))
     return report
 
@@ -85,26 +102,24 @@ def roll_out(
     namespace: str,
     settings: Mapping[str, Any],
     deployment: str | Path,
+    image: str | None,
 ) -> KserveReport:
     """Releases a version of one's choice, or goes back from one.
 
     Args:
+        version: 0 means the challenger, or the champion where there is none.
         back: whether ``version`` is to be left; see :func:`rollback`.
         traffic_percent: share of the version.
     """
     store, parsed = Registry(Path(registry), model), KserveSettings.parse(settings)
     with Cluster(namespace) as cluster:
-        if back:
-            report = rollback(cluster, store, version, parsed)
-        else:
-            report = release(cluster, store, version, traffic_percent, parsed)
+        place = Place(cluster, store, parsed, image)
+        report = rollback(place, version) if back else release(place, version or _next(store), traffic_percent)
     _write(report, Path(deployment))
     return report
 
 
-def release(
-    cluster: Cluster, store: Registry, version: int, traffic_percent: int, settings: KserveSettings
-) -> KserveReport:
+def release(place: Place, version: int, traffic_percent: int) -> KserveReport:
     """Gives a version its share of the traffic, once it is ready and answers as in its rehearsal.
 
     With all of the traffic it becomes the champion; with less it remains the challenger beside the champion, which
@@ -114,20 +129,21 @@ def release(
         UsageError: if no such version is registered.
         PlatformError: if it doesn't become ready or answers otherwise; the traffic is then as it was.
     """
+    store = place.store
     before = store.aliases().champion
     store.nominate(version)
     weights = shares(version, traffic_percent, before)
     for other in weights.keys() - {version}:  # the champion may have been taken away by hand
-        _ready(cluster, store, other, settings)
-    answer = _ready(cluster, store, version, settings)
+        _ready(place, other)
+    answer = _ready(place, version)
     champion = version if weights == {version: 100} else before
-    moved = _route(cluster, store.model, weights, champion, settings)
+    moved = _move(place, weights, champion)
     if champion == version:
         store.promote(version)
-    return _report(cluster, store, version, before, weights, moved, settings, answer)
+    return _report(place, version, before, weights, moved, answer)
 
 
-def rollback(cluster: Cluster, store: Registry, leave: int, settings: KserveSettings) -> KserveReport:
+def rollback(place: Place, leave: int) -> KserveReport:
     """Gives all traffic back: from a challenger to the champion, or from the champion to the one before.
 
     Args:
@@ -137,6 +153,7 @@ def rollback(cluster: Cluster, store: Registry, leave: int, settings: KserveSett
         UsageError: if there is nothing to go back to.
         PlatformError: if that version doesn't become ready or answers otherwise; the traffic is then as it was.
     """
+    store = place.store
     aliases = store.aliases()
     if aliases.champion == leave and aliases.former:
         version = aliases.former[-1]
@@ -144,15 +161,24 @@ def rollback(cluster: Cluster, store: Registry, leave: int, settings: KserveSett
         version = aliases.champion
     else:
         raise UsageError(f"model {store.model}", "there is no former champion to go back to")
-    answer = _ready(cluster, store, version, settings)
-    moved = _route(cluster, store.model, {version: 100}, version, settings)
+    answer = _ready(place, version)
+    moved = _move(place, {version: 100}, version)
     if aliases.champion == leave:
         store.rollback()
-    return _report(cluster, store, version, aliases.champion, {version: 100}, moved, settings, answer)
+    return _report(place, version, aliases.champion, {version: 100}, moved, answer)
 
 
-def _ready(cluster: Cluster, store: Registry, version: int, settings: KserveSettings) -> Any:
+def _next(store: Registry) -> int:
+    aliases = store.aliases()
+    version = aliases.challenger or aliases.champion
+    if version is None:
+        raise UsageError(f"model {store.model}", f"no version is registered in {store.path.parent}")
+    return version
+
+
+def _ready(place: Place, version: int) -> Any:
     """Has a version's service ready and returns what it answers to the sample of its rehearsal."""
+    cluster, store, settings = place.cluster, place.store, place.settings
     predictor = Predictor(store.model, version)
     applied(cluster, predictor, store.manifest(version).digest, settings)
     service = await_ready(cluster, predictor, settings.ready_timeout_s)
@@ -168,16 +194,16 @@ def _ready(cluster: Cluster, store: Registry, version: int, settings: KserveSett
     return answer
 
 
-def _route(
-    cluster: Cluster, model: str, weights: Mapping[int, int], champion: int | None, settings: KserveSettings
-) -> bool:
+def _move(place: Place, weights: Mapping[int, int], champion: int | None) -> bool:
     """Shares the traffic out; returns whether that changed anything. Another's change at the same moment is read."""
+    model, settings = place.store.model, place.settings
     name = settings.endpoint or model
+    wanted = Route(name, model, weights, champion, settings.hostname, place.image)
     for attempt in range(_ATTEMPTS):
-        route = read_route(cluster, name, model)
-        same = route is not None and dict(route.weights) == dict(weights) and route.champion == champion
+        route = read_route(place.cluster, name, model)
+        same = route is not None and (dict(route.weights), route.champion) == (dict(weights), champion)
         try:
-            apply_route(cluster, name, model, weights, champion, settings, route.revision if route else None)
+            apply_route(place.cluster, replace(wanted, revision=route.revision if route else None), settings)
         except Conflict:
             if attempt + 1 == _ATTEMPTS:
                 raise
@@ -187,17 +213,11 @@ def _route(
 
 
 def _report(
-    cluster: Cluster,
-    store: Registry,
-    version: int,
-    before: int | None,
-    weights: Mapping[int, int],
-    moved: bool,
-    settings: KserveSettings,
-    answer: Any,
+    place: Place, version: int, before: int | None, weights: Mapping[int, int], moved: bool, answer: Any
 ) -> KserveReport:
-    retired = _retire(cluster, store.model, weights)
-    own = f"http://{Predictor(store.model, version).backend}.{cluster.namespace}.svc"
+    store, settings = place.store, place.settings
+    retired = _retire(place.cluster, store.model, weights)
+    own = f"http://{Predictor(store.model, version).backend}.{place.cluster.namespace}.svc"
     address = settings.address or own
     url = f"{address.rstrip('/')}/v1/models/{store.model}:predict"
     body = Sample.read(store.extra(version, SAMPLE)).request
@@ -220,7 +240,7 @@ def _report(
 
 
 def _retire(cluster: Cluster, model: str, weights: Mapping[int, int]) -> tuple[int, ...]:
-    """Deletes the services that no share of the traffic goes to; those of other routes have other models."""
+    """Deletes the services that no share of the traffic goes to."""
     idle = sorted(p.version for p in of_model(cluster, model) if p.version not in weights)
     for version in idle:
         cluster.delete(SERVICES, Predictor(model, version).name)
