@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,17 +14,12 @@ from kfp.dsl import pipeline_context
 from tidemill.execution import IMAGE_VARIABLE, RUN_VARIABLE, RUNS_VARIABLE, TASK_VARIABLE
 from tidemill.report.conclusion import PLAN_VARIABLE
 from tidemill_pipelines.targets.config import StageSettings, TargetConfig
+from tidemill_pipelines.targets.machines import machine_size
 
 USER: Final = 65532
 """The uid of our images."""
 _RUN_LABEL: Final = "metadata.labels['pipeline/runid']"
 _STORE: Final = "/tidemill"
-_GB_PER_CORE: Final[Mapping[str, Mapping[str, float]]] = {
-    "n1": {"standard": 3.75, "highmem": 6.5, "highcpu": 0.9},
-    "n2": {"standard": 4, "highmem": 8, "highcpu": 1},
-    "c2": {"standard": 4},
-    "c3": {"standard": 4, "highmem": 8, "highcpu": 2},
-}
 
 
 @dataclass(frozen=True)
@@ -114,19 +108,6 @@ def settled(pipeline: Any, settlement: Settlement) -> Callable[..., Any]:
 def shown_name(task: Any) -> str:
     """Returns the name of a task as people see it."""
     return str(task._task_spec.display_name or task.name)
-
-
-def machine_size(machine: str) -> tuple[int, float] | None:
-    """Returns processors and GB of memory of a Google Compute Engine machine type, or None if its name doesn't tell.
-
-    Source: https://cloud.google.com/compute/docs/general-purpose-machines
-    """
-    found = re.fullmatch(r"(n1|n2|n2d|e2|c2|c3)-(standard|highmem|highcpu)-(\d+)", machine)
-    if found is None or found[2] not in _GB_PER_CORE.get(found[1], _GB_PER_CORE["n2"]):
-        return None
-    series, shape, cores = found[1], found[2], int(found[3])
-    per_core = _GB_PER_CORE.get(series, _GB_PER_CORE["n2"])
-    return cores, cores * per_core[shape]
 
 
 def _size(task: Any, settings: StageSettings, by_machine: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from tidemill_pipelines.targets.checking.findings import Told, check
 from tidemill_pipelines.targets.checking.subject import Subject, Task
-from tidemill_pipelines.targets.settlement import machine_size
+from tidemill_pipelines.targets.machines import machine_size
 
 _VERTEX_CORES: Final = 96
 _VERTEX_MEMORY: Final = 624e9
