@@ -22,12 +22,14 @@ from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import kfp_fake_cron
+import kfp_server_api
 import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 Json = dict[str, Any]
-MAX_PARAMETER_BYTES: Final = 10_000
+MAX_WORKFLOW_BYTES: Final = 3 << 19
+"""Of a Workflow in etcd, 1.5 MiB; run parameters have no other limit in v2beta1."""
 MAX_FILE_BYTES: Final = 32 << 20
 MAX_PAGE: Final = 200
 _HTTP: Final = {3: 400, 5: 404, 6: 409, 7: 403, 8: 429, 9: 400, 10: 409, 13: 500, 14: 503, 16: 401}
@@ -90,12 +92,22 @@ class Request:
 
     @property
     def json(self) -> Json:
+        """The body, as a test looks at it."""
+        return dict(json.loads(self.body))
+
+    def message(self, kind: type) -> Json:
+        """Returns the body as a message of the API; what such a message hasn't is refused.
+
+        Args:
+            kind: kfp_server_api's class of it, whose fields are those of the server's.
+        """
         try:
             value = json.loads(self.body or b"{}")
         except ValueError as error:
             raise Refused(3, f"proto: syntax error: {error}") from error
         if not isinstance(value, dict):
             raise Refused(3, "proto: syntax error (line 1:1): unexpected token")
+        _known(value, kind)
         return value
 
 
@@ -278,7 +290,7 @@ class KfpFake:
             return
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         if token not in self.access:
-            told = "Failed to check authorization. User identity is empty in the request header"
+            told = "Request header error: there is no user identity header."
             raise Refused(16, told, f"Failed to authorize the request: Unauthenticated: {told}")
         if namespace not in self.access[token]:
             told = f"User 'user@example.com' is not authorized with reason:  (request: namespace {namespace}, {what})"
@@ -287,7 +299,7 @@ class KfpFake:
     # Pipelines and versions
 
     def _create_pipeline(self, request: Request) -> Json:
-        asked = request.json
+        asked = request.message(kfp_server_api.V2beta1Pipeline)
         name = asked.get("name") or asked.get("display_name") or ""
         namespace = self._namespace(asked.get("namespace", ""))
         self._authorize(request, namespace, "create pipelines")
@@ -375,15 +387,12 @@ class KfpFake:
     # Experiments
 
     def _create_experiment(self, request: Request) -> Json:
-        asked = request.json
+        asked = request.message(kfp_server_api.V2beta1Experiment)
         name, namespace = asked.get("display_name", ""), asked.get("namespace", "")
         if not name:
             raise invalid("Experiment's name cannot be empty", "Failed to create an experiment")
         if self.multi_user and not namespace:
             raise invalid("An experiment cannot have an empty namespace in multi-user mode")
-        if not self.multi_user and namespace:
-            told = "Experiment's namespace must be empty in single-user mode"
-            raise invalid(told, "Failed to create an experiment")
         self._authorize(request, namespace, "create experiments")
         if len(name) > 128:
             raise invalid("Experiment.Name length cannot exceed 128")
@@ -411,10 +420,13 @@ class KfpFake:
     # Runs
 
     def _create_run(self, request: Request) -> Json:
-        asked = request.json
+        asked = request.message(kfp_server_api.V2beta1Run)
         self._check_run(request, asked, "run")
         version = self._version_of(asked)
         check_parameters(_root(version["pipeline_spec"]), asked.get("runtime_config"))
+        if len(json.dumps([version["pipeline_spec"], asked.get("runtime_config")])) > MAX_WORKFLOW_BYTES:
+            told = "Failed to create a workflow: etcdserver: request is too large"
+            raise Refused(13, "Internal Server Error", f"Failed to create a new run: InternalServerError: {told}")
         return self._stored_run(asked)
 
     def _stored_run(self, asked: Json) -> Json:
@@ -434,9 +446,6 @@ class KfpFake:
         return made
 
     def _check_run(self, request: Request, asked: Json, kind: str) -> None:
-        parameters = (asked.get("runtime_config") or {}).get("parameters") or {}
-        if len(json.dumps(parameters, separators=(",", ":"))) > MAX_PARAMETER_BYTES:
-            raise invalid(f"The input parameter length exceed maximum size of {MAX_PARAMETER_BYTES}")
         experiment = asked.get("experiment_id", "")
         if not experiment:
             if self.multi_user:
@@ -481,7 +490,7 @@ class KfpFake:
     # Recurring runs
 
     def _create_recurring(self, request: Request) -> Json:
-        asked = request.json
+        asked = request.message(kfp_server_api.V2beta1RecurringRun)
         if not asked.get("display_name"):
             raise internal(invalid("Recurring run's name cannot be empty"), "Failed to convert a API recurring run")
         trigger = asked.get("trigger") or {}
@@ -500,11 +509,17 @@ class KfpFake:
                 raise invalid(told, "Failed to create a recurring run due to conversion error") from error
         elif int((trigger.get("periodic_schedule") or {}).get("interval_second") or 0) < 1:
             raise invalid("Found invalid period schedule interval 0. Set at interval to least 1 second")
-        if (mode := asked.get("mode", "DISABLE")) not in ("ENABLE", "DISABLE", "MODE_UNSPECIFIED"):
+        if (mode := asked.get("mode", "MODE_UNSPECIFIED")) == "MODE_UNSPECIFIED":
+            told = f"Recurring run's mode is invalid: {mode}"
+            raise internal(invalid(told), "Failed to convert API recurring run's mode to its internal representation")
+        if mode not in ("ENABLE", "DISABLE"):
             raise Refused(3, f'proto: (line 1:1): invalid value for enum field mode: "{mode}"')
         self._check_run(request, asked, "recurring run")
         version = self._version_of(asked)
         check_parameters(_root(version["pipeline_spec"]), asked.get("runtime_config"))
+        if len(json.dumps([version["pipeline_spec"], asked.get("runtime_config")])) > MAX_WORKFLOW_BYTES:
+            told = "Failed to create a workflow: etcdserver: request is too large"
+            raise Refused(13, "Internal Server Error", f"Failed to create a new run: InternalServerError: {told}")
         time = self.now()
         made = {
             **{k: v for k, v in asked.items() if v is not None},
@@ -652,6 +667,15 @@ def check_parameters(root: Json, config: Json | None) -> None:
     if extra := sorted(given.keys() - wanted.keys()):
         told = f"parameter(s) provided are not required by pipeline: {', '.join(extra)}"
         raise invalid(told, "Failed to generate the ExecutionSpec")
+
+
+def _known(value: Json, kind: Any) -> None:
+    for name, part in value.items():
+        if name not in kind.openapi_types:
+            raise Refused(3, f'proto: (line 1:2): unknown field "{name}"')
+        inner = getattr(kfp_server_api, kind.openapi_types[name], None)
+        if isinstance(part, dict) and inner is not None:
+            _known(part, inner)
 
 
 def _parsed(document: Json, message: Any, failed: str) -> Json:
