@@ -30,6 +30,7 @@ _RUNNERS: Final = {
     "spark": "SparkRunner",
 }
 _EMBEDDED_FLINK: Final = ("--flink_master=[local]", "--environment_type=LOOPBACK", "--job_server_jvm_properties=-Xmx1g")
+"""A cluster inside the job server, this process its worker, and a bound on what Java takes."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def _job_server(runner: str, flags: Sequence[str]) -> Iterator[list[str]]:
     from apache_beam.utils.subprocess_server import pick_port
 
     added: list[str] = []
-    if runner == "flink" and options["flink_master"] == "[auto]":
+    if runner == "flink" and options["flink_master"] in ("[auto]", "[local]"):
         names = {flag.partition("=")[0] for flag in flags}
         added = [flag for flag in _EMBEDDED_FLINK if flag.partition("=")[0] not in names]
     if runner == "flink" and not options["flink_job_server_jar"]:

@@ -47,8 +47,9 @@ def user_code_on_workers(archive: bytes | None) -> Iterator[None]:
 
     plain: Callable[..., bytes] = cloudpickle_pickler.dumps
 
-    def accompanied(o: Any, *args: Any, **options: Any) -> bytes:
-        return plain(_Accompanied(archive, plain(o, *args, **options)), *args, **options)
+    def accompanied(o: Any, **options: Any) -> bytes:
+        # Only the outer pickle is read by whoever asked for a certain compression.
+        return plain(_Accompanied(archive, plain(o, **{**options, "use_zlib": False})), **options)
 
     cloudpickle_pickler.dumps = accompanied
     try:

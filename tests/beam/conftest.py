@@ -21,6 +21,7 @@ from tidemill.artifacts import ModelManifest
 from tidemill.bundle import pack
 from tidemill.errors import PlatformError
 from tidemill.files import digest_tree
+from tidemill.ingest.run import run as ingest
 from tidemill.job_server import flink_job_server
 from tidemill.problem import parse_problem
 
@@ -30,6 +31,8 @@ _THIRD_PARTY = (
     "ignore::DeprecationWarning",  # protobuf, absl, Beam, TFX-BSL
     "ignore:unclosed:ResourceWarning",
     "ignore::RuntimeWarning:tensorflow_model_analysis",  # divides by zero where a bin is empty
+    # A Beam worker in this process, whose channel is closed at the end of a job, says so by an exception in its thread.
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning",
 )
 _START_S = 60
 
@@ -202,6 +205,14 @@ def many_shards() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tidemill.ingest.readers._SHARD_BYTES", 1)
         yield
+
+
+@pytest.fixture(scope="session")
+def examples(shop: Shop, many_shards: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ingest makes of the table in one process."""
+    directory = tmp_path_factory.mktemp("direct") / "examples"
+    ingest(shop.bundle, str(shop.table), "", directory)
+    return directory
 
 
 @pytest.fixture(scope="session")

@@ -33,13 +33,6 @@ def on_flink(flink_jar: Path, shop) -> Iterator[list[str]]:
         yield list(cluster.flags)
 
 
-@pytest.fixture(scope="session")
-def examples(shop, tmp_path_factory) -> Path:
-    directory = tmp_path_factory.mktemp("direct") / "examples"
-    ingest(shop.bundle, str(shop.table), "", directory)
-    return directory
-
-
 def test_ingest_writes_the_same_examples(shop, examples, on_flink, tmp_path):
     ingest(shop.bundle, str(shop.table), "", tmp_path / "examples", "flink", on_flink)
     assert digest_tree(tmp_path / "examples") == digest_tree(examples)

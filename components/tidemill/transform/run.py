@@ -130,6 +130,8 @@ def _analysis_failure(error: Exception, user_code: str | None) -> Exception:
     # Beam hands on what happened in a worker as a RuntimeError; only its text still says what it was.
     if any(text in str(error) for text in _SYSTEM_REFUSALS):
         return PlatformError("analysis", "the system refused", str(error), "free space or memory; run again")
+    if "failed in state" in str(error) and "SDK harness" not in str(error):  # no worker said anything
+        return PlatformError("analysis", "the cluster gave up", str(error), "look at its workers' logs; run again")
     if user_code:
         return UserCodeError(user_code, "failed on the training split", str(error))
     return error

@@ -1,0 +1,76 @@
+"""Workers of another process, in another directory and with another place for files, get all that they need."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tidemill.beam import opened_cluster
+from tidemill.bundle import open_bundle
+from tidemill.files import digest_tree
+from tidemill.transform.run import run as transform
+
+_START_S = 60
+
+
+@pytest.fixture(scope="session")
+def on_worker_pool(flink_jar: Path, shop, tmp_path_factory) -> Iterator[list[str]]:
+    """Flags of Flink whose workers are started by a pool that knows tidemill and nothing else of these tests."""
+    home = tmp_path_factory.mktemp("pool")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # the pool starts `python`
+        "HOME": str(home),
+        "TMPDIR": str(home),  # so that no unpacked bundle of this process is found
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    }
+    with (home / "log").open("wb") as log:
+        pool = subprocess.Popen(
+            [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"],
+            cwd=home, env=environment, stdout=log, stderr=log,
+        )  # fmt: skip
+        try:
+            _wait_for(port)
+            flags = [
+                f"--flink_job_server_jar={flink_jar}",
+                "--flink_master=[local]",
+                "--environment_type=EXTERNAL",
+                f"--environment_config=localhost:{port}",
+                f"--temp_location={tmp_path_factory.mktemp('exchange')}",
+            ]
+            with opened_cluster(open_bundle(shop.bundle), "flink", flags) as cluster:
+                yield list(cluster.flags)
+        finally:
+            pool.terminate()
+            pool.wait(30)
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + _START_S
+    while True:
+        try:
+            socket.create_connection(("localhost", port), 1).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def test_user_code_reaches_workers_that_never_saw_it(shop, examples, on_worker_pool, tmp_path):
+    """Its modules import each other, one of them only when it runs, and its own class passes between workers."""
+    found = {}
+    for runner, flags in (("direct", []), ("flink", on_worker_pool)):
+        graph, transformed = tmp_path / runner / "graph", tmp_path / runner / "transformed"
+        report = transform(shop.user_bundle, examples, tmp_path, graph, transformed, runner, flags)
+        found[runner] = report.rows, report.features, digest_tree(transformed)
+    assert found["flink"] == found["direct"]
