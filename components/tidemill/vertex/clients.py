@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 from tidemill.errors import PlatformError
 from tidemill.vertex.faults import fault, is_transient
 from tidemill.vertex.location import Location
+from tidemill.vertex.sdk import aiplatform, api_errors, auth_errors, retry
 
 T = TypeVar("T")
 
@@ -96,9 +96,7 @@ class Clients:
             UsageError: if the service refuses the call.
             PlatformError: if it can't be answered now.
         """
-        from google.api_core.retry import Retry
-
-        retry = Retry(
+        again = retry(
             predicate=is_transient,
             initial=self.patience.pause,
             maximum=self.patience.longest_pause,
@@ -106,7 +104,7 @@ class Clients:
             timeout=self.patience.unavailable,
         )
         with self._told(where, passing):
-            return method(request=request, retry=retry, timeout=self.patience.call)
+            return method(request=request, retry=again, timeout=self.patience.call)
 
     def ask_all(
         self, where: str, method: Callable[..., Any], request: Any, limit: int | None = None, passing: Any = ()
@@ -125,15 +123,13 @@ class Clients:
         Args:
             make: makes one call by :meth:`once`.
         """
-        from google.api_core import exceptions
-
         deadline, pause = time.monotonic() + self.patience.unavailable, self.patience.pause
         while True:
             if (found := find()) is not None:
                 return found
             try:
                 return make()
-            except exceptions.ServiceUnavailable as error:
+            except api_errors().ServiceUnavailable as error:
                 if not is_transient(error) or time.monotonic() + pause > deadline:
                     raise fault(where, error, self.location) from error
             time.sleep(pause)
@@ -141,10 +137,8 @@ class Clients:
 
     def once(self, where: str, method: Callable[..., T], request: Any, passing: Any = ()) -> T:
         """Makes a call without repeating it; a service that is unavailable is told as ``ServiceUnavailable``."""
-        from google.api_core import exceptions
-
         given = passing if isinstance(passing, tuple) else (passing,)
-        with self._told(where, (*given, exceptions.ServiceUnavailable)):
+        with self._told(where, (*given, api_errors().ServiceUnavailable)):
             return method(request=request, retry=None, timeout=self.patience.call)
 
     def finish(self, where: str, operation: Any) -> Any:
@@ -166,34 +160,17 @@ class Clients:
 
     @contextlib.contextmanager
     def _told(self, where: str, passing: Any = ()) -> Iterator[None]:
-        from google.api_core import exceptions as api
-        from google.auth import exceptions as auth
-
+        api = api_errors()
         try:
             yield
         except passing:
             raise
         except api.RetryError as error:
             raise fault(where, error.cause or error, self.location) from error
-        except (api.GoogleAPIError, auth.GoogleAuthError) as error:
+        except (api.GoogleAPIError, auth_errors().GoogleAuthError) as error:
             raise fault(where, error, self.location) from error
 
     def _client(self, name: str, host: str | None = None, **options: Any) -> Any:
         chosen = host or self.api_endpoint or self.location.api_endpoint
         with self._told(f"Vertex AI in {self.location.region}"):
-            return getattr(sdk(), name)(client_options={"api_endpoint": chosen}, **options)
-
-
-def sdk() -> Any:
-    """Returns the SDK's module, imported at first use: it takes 1.3 s."""
-    with quiet_imports():
-        from google.cloud import aiplatform_v1
-    return aiplatform_v1
-
-
-@contextlib.contextmanager
-def quiet_imports() -> Iterator[None]:
-    """Keeps Google's libraries from warning of the Python that the environments are bound to (see pyproject.toml)."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"(?s).*You are using a Python version", FutureWarning)
-        yield
+            return getattr(aiplatform(), name)(client_options={"api_endpoint": chosen}, **options)

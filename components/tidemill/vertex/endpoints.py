@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 from tidemill.errors import PlatformError, UsageError
 from tidemill.serving.client import Client
-from tidemill.vertex.clients import Clients, sdk
+from tidemill.vertex.clients import Clients
 from tidemill.vertex.registry import MODEL_LABEL, Version, label
+from tidemill.vertex.sdk import aiplatform, api_errors, json_format
 from tidemill.vertex.settings import Settings
 
 _CPU: Final = "aiplatform.googleapis.com/prediction/online/cpu/utilization"
@@ -90,8 +91,6 @@ class ModelEndpoint:
         Raises:
             PlatformError: if it doesn't become ready.
         """
-        from google.api_core.exceptions import AlreadyExists
-
         endpoint, wanted = self.get(), deployed_id(version, self._settings)
         where = f"{self._where}: version {version.number}"
         request = {"endpoint": endpoint.name, "deployed_model": self._deployed_model(version, wanted)}
@@ -99,12 +98,14 @@ class ModelEndpoint:
             request["traffic_split"] = {"0": 100}
 
         def make() -> Any:
-            operation = self._clients.once(where, self._clients.endpoints.deploy_model, request, AlreadyExists)
+            operation = self._clients.once(
+                where, self._clients.endpoints.deploy_model, request, api_errors().AlreadyExists
+            )
             return self._clients.finish(where, operation).deployed_model
 
         try:
             return self._clients.ensure(where, lambda: deployed(self.get(), wanted), make)
-        except AlreadyExists as error:
+        except api_errors().AlreadyExists as error:
             if (found := deployed(self.get(), wanted)) is not None:
                 return found
             remedy = "another call is deploying it: run this again when that has ended"
@@ -116,8 +117,6 @@ class ModelEndpoint:
         Raises:
             PlatformError: if others keep changing the endpoint meanwhile.
         """
-        from google.api_core.exceptions import Aborted
-
         for _ in range(_ETAG_TRIES):
             endpoint = self.get()
             if dict(endpoint.traffic_split) == dict(wanted):
@@ -125,8 +124,8 @@ class ModelEndpoint:
             change = {"name": endpoint.name, "etag": endpoint.etag, "traffic_split": dict(wanted)}
             request = {"endpoint": change, "update_mask": {"paths": ["traffic_split"]}}
             try:
-                self._clients.ask(self._where, self._clients.endpoints.update_endpoint, request, Aborted)
-            except Aborted:  # somebody changed it after we looked: what was wanted is still wanted
+                self._clients.ask(self._where, self._clients.endpoints.update_endpoint, request, api_errors().Aborted)
+            except api_errors().Aborted:  # somebody changed it after we looked: what was wanted is still wanted
                 continue
             return
         raise PlatformError(self._where, "its traffic can't be changed while others change it", remedy="try again")
@@ -158,15 +157,13 @@ class ModelEndpoint:
         endpoint = self.get()
         if endpoint.network:
             return self._predict_inside(endpoint, body)
-        from google.protobuf import json_format
-
-        request = sdk().PredictRequest.pb()(endpoint=endpoint.name)
-        json_format.ParseDict(dict(body), request)
+        request = aiplatform().PredictRequest.pb()(endpoint=endpoint.name)
+        json_format().ParseDict(dict(body), request)
         client = self._clients.predictions
         if endpoint.dedicated_endpoint_dns:
             client = self._clients.dedicated_predictions(endpoint.dedicated_endpoint_dns.removeprefix("https://"))
-        answer = self._clients.ask(self._where, client.predict, sdk().PredictRequest.wrap(request))
-        value: dict[str, Any] = json_format.MessageToDict(type(answer).pb(answer))
+        answer = self._clients.ask(self._where, client.predict, aiplatform().PredictRequest.wrap(request))
+        value: dict[str, Any] = json_format().MessageToDict(type(answer).pb(answer))
         return value
 
     def _predict_inside(self, endpoint: Any, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,8 +182,6 @@ class ModelEndpoint:
         return {**answer.value, "deployedModelId": model.id}
 
     def _create(self) -> Any:
-        from google.api_core.exceptions import AlreadyExists
-
         settings = self._settings
         endpoint: dict[str, Any] = {
             "display_name": self.name,
@@ -199,8 +194,10 @@ class ModelEndpoint:
             endpoint["encryption_spec"] = settings.encryption
         request = {"parent": self._clients.location.path, "endpoint": endpoint, "endpoint_id": _identity(self.name)}
         try:
-            operation = self._clients.once(self._where, self._clients.endpoints.create_endpoint, request, AlreadyExists)
-        except AlreadyExists:
+            operation = self._clients.once(
+                self._where, self._clients.endpoints.create_endpoint, request, api_errors().AlreadyExists
+            )
+        except api_errors().AlreadyExists:
             return self.get()
         self._clients.finish(self._where, operation)
         return self.get()

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from tidemill.errors import PlatformError, TidemillError, UsageError
 from tidemill.vertex.location import Location
+from tidemill.vertex.sdk import api_errors, auth_errors
 
 _LOGIN: Final = (
     "log in with `gcloud auth application-default login`; in CI and in a cluster, run as a service account "
@@ -22,10 +23,13 @@ _ROLES: Final = (
     ("artifactregistry.", "roles/artifactregistry.reader", "on the images' repository"),
     ("aiplatform.", "roles/aiplatform.user", "in project {project}"),
 )
-_PERMISSION: Final = re.compile(r"\b((?:[a-z]+\.)[a-zA-Z]+\.[a-zA-Z]+)\b")
+_PERMISSION: Final = re.compile(r"\b[a-z]+\.[a-zA-Z]+\.[a-zA-Z]+\b")
 _QUOTA: Final = re.compile(r"quotas? (?:are exceeded|exceeded|metric)s?[:\s]+['\"]?([\w./-]+)", re.IGNORECASE)
 _DISABLED: Final = re.compile(r"has not been used in project|SERVICE_DISABLED|is disabled")
-_UNRESOLVED: Final = re.compile(r"DNS resolution failed|Name or service not known|name resolution", re.IGNORECASE)
+_UNRESOLVED: Final = re.compile(
+    r"DNS resolution failed|errors? resolving|Domain name not found|Name or service not known|name resolution",
+    re.IGNORECASE,
+)
 
 
 def fault(where: str, error: Exception, location: Location) -> TidemillError:
@@ -35,10 +39,8 @@ def fault(where: str, error: Exception, location: Location) -> TidemillError:
         where: what was asked for: ``schedule nightly``.
         error: of ``google.api_core`` or ``google.auth``.
     """
-    from google.api_core import exceptions as api
-    from google.auth import exceptions as auth
-
-    said = str(getattr(error, "message", None) or error)
+    api, auth = api_errors(), auth_errors()
+    said = _words(error)
     if isinstance(error, (auth.GoogleAuthError, api.Unauthenticated)):
         return PlatformError(where, "needs credentials that Google accepts", said, _LOGIN)
     if isinstance(error, api.Forbidden):
@@ -50,19 +52,28 @@ def fault(where: str, error: Exception, location: Location) -> TidemillError:
     if isinstance(error, api.Conflict):  # ALREADY_EXISTS and ABORTED
         return UsageError(where, "conflicts with what there is", said)
     if isinstance(error, api.ClientError):
-        return UsageError(where, "Vertex AI refused it", said)
+        return UsageError(where, "was refused", said)
     if _UNRESOLVED.search(said):
         remedy = f"is there a region {location.region}? Does this machine reach {location.api_endpoint}?"
         return PlatformError(where, f"{location.api_endpoint} cannot be found", said, remedy)
-    return PlatformError(where, "Vertex AI did not answer", f"{type(error).__name__}: {said}", "try again later")
+    return PlatformError(where, "was not answered", f"{type(error).__name__}: {said}", "try again later")
+
+
+def _words(error: Exception) -> str:
+    """Returns what the service said; Cloud Storage's client puts the whole exchange around it."""
+    response = getattr(error, "response", None)  # of requests, of gRPC, or none
+    if "json" in getattr(response, "headers", {}).get("Content-Type", ""):
+        told = response.json()
+        if isinstance(told, dict) and isinstance(told.get("error"), dict):
+            return str(told["error"].get("message", error))
+    return str(getattr(error, "message", None) or error)
 
 
 def _permission(said: str, location: Location) -> str:
     if _DISABLED.search(said):
         service = "storage" if "storage" in said else "aiplatform"
         return f"`gcloud services enable {service}.googleapis.com --project {location.project}`"
-    if match := _PERMISSION.search(said.replace("aiplatform.googleapis.com", "")):
-        permission = match.group(1)
+    for permission in _PERMISSION.findall(said.replace("aiplatform.googleapis.com", "")):
         for prefix, role, on in _ROLES:
             if permission.startswith(prefix):
                 return f"it takes {permission}: grant {role} {on.format(project=location.project)}"
@@ -77,6 +88,4 @@ def _quota(said: str, location: Location) -> str:
 
 def is_transient(error: Any) -> bool:
     """Tells whether the same call may succeed in a moment: the service is unavailable, and not merely unfindable."""
-    from google.api_core import exceptions as api
-
-    return isinstance(error, api.ServiceUnavailable) and not _UNRESOLVED.search(str(error))
+    return isinstance(error, api_errors().ServiceUnavailable) and not _UNRESOLVED.search(str(error))

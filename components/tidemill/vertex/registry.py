@@ -23,6 +23,7 @@ from tidemill.artifacts import MODEL_MANIFEST, SAVED_MODEL
 from tidemill.errors import UsageError
 from tidemill.samples import SAMPLE, Sample
 from tidemill.vertex.clients import Clients
+from tidemill.vertex.sdk import api_errors
 from tidemill.vertex.settings import Settings
 from tidemill.vertex.storage import Store
 
@@ -82,14 +83,12 @@ class ModelRegistry:
 
     def versions(self) -> list[Version]:
         """Returns all versions, the newest first; none if there is no such model."""
-        from google.api_core.exceptions import NotFound
-
         request = {"name": self.name, "order_by": "create_time desc"}
         try:
             found = self._clients.ask_all(
-                self._where, self._clients.models.list_model_versions, request, passing=NotFound
+                self._where, self._clients.models.list_model_versions, request, passing=api_errors().NotFound
             )
-        except NotFound:
+        except api_errors().NotFound:
             return []
         return [version_of(model) for model in found]
 
@@ -163,8 +162,6 @@ class ModelRegistry:
         return next((version for version in self.versions() if version.digest == digest), None)
 
     def _upload(self, digest: str, uri: str, settings: Settings, run_id: str) -> Version:
-        from google.api_core.exceptions import AlreadyExists
-
         model = {
             "display_name": self.model,
             "version_description": f"made by {run_id}",
@@ -184,8 +181,8 @@ class ModelRegistry:
         upload = self._clients.models.upload_model
         try:
             # The first version makes the model; if another run is quicker, this one becomes a version of its model.
-            operation = self._clients.once(self._where, upload, request | self._place(), AlreadyExists)
-        except AlreadyExists:
+            operation = self._clients.once(self._where, upload, request | self._place(), api_errors().AlreadyExists)
+        except api_errors().AlreadyExists:
             operation = self._clients.once(self._where, upload, request | {"parent_model": self.name})
         return self.find(self._clients.finish(self._where, operation).model_version_id)
 

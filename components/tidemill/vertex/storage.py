@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from tidemill.errors import TidemillError, UsageError
-from tidemill.vertex.clients import quiet_imports
+from tidemill.errors import UsageError
 from tidemill.vertex.faults import fault
 from tidemill.vertex.location import Location
+from tidemill.vertex.sdk import api_errors, auth_errors, storage_client
 
 _THREADS: Final = 8
 _TIMEOUT_S: Final = 120
@@ -25,14 +26,8 @@ class Store:
 
     @cached_property
     def _client(self) -> Any:
-        with quiet_imports():
-            from google.auth.exceptions import GoogleAuthError
-            from google.cloud.storage import Client
-
-        try:
-            return Client(project=self._location.project)
-        except GoogleAuthError as error:
-            raise self._fault("Cloud Storage", error) from error
+        with self._told("Cloud Storage"):
+            return storage_client(self._location.project)
 
     def put(self, uri: str, content: bytes | Path, replace: bool = False) -> bool:
         """Writes an object, unless one is there; returns whether it wrote it.
@@ -42,20 +37,16 @@ class Store:
         Args:
             replace: whether to write over what is there.
         """
-        from google.api_core.exceptions import GoogleAPIError, PreconditionFailed
-
         blob, absent = self._blob(uri), None if replace else 0
         try:
-            if isinstance(content, Path):
-                blob.upload_from_filename(str(content), if_generation_match=absent, timeout=_TIMEOUT_S)
-            else:
-                blob.upload_from_string(
-                    content, "application/octet-stream", if_generation_match=absent, timeout=_TIMEOUT_S
-                )
-        except PreconditionFailed:
+            with self._told(uri, api_errors().PreconditionFailed):
+                if isinstance(content, Path):
+                    blob.upload_from_filename(str(content), if_generation_match=absent, timeout=_TIMEOUT_S)
+                else:
+                    kind = "application/octet-stream"
+                    blob.upload_from_string(content, kind, if_generation_match=absent, timeout=_TIMEOUT_S)
+        except api_errors().PreconditionFailed:
             return False
-        except GoogleAPIError as error:
-            raise self._fault(uri, error) from error
         return True
 
     def read(self, uri: str) -> bytes:
@@ -64,21 +55,13 @@ class Store:
         Raises:
             UsageError: if there is none.
         """
-        from google.api_core.exceptions import GoogleAPIError
-
-        try:
+        with self._told(uri):
             content: bytes = self._blob(uri).download_as_bytes(timeout=_TIMEOUT_S)
-        except GoogleAPIError as error:
-            raise self._fault(uri, error) from error
-        return content
+            return content
 
     def exists(self, uri: str) -> bool:
-        from google.api_core.exceptions import GoogleAPIError
-
-        try:
+        with self._told(uri):
             return bool(self._blob(uri).exists(timeout=_TIMEOUT_S))
-        except GoogleAPIError as error:
-            raise self._fault(uri, error) from error
 
     def put_tree(self, directory: Path, uri: str, replace: bool = False) -> None:
         """Writes all files below a directory, several at a time; see :meth:`put`."""
@@ -111,21 +94,27 @@ class Store:
 
     def names(self, uri: str) -> Iterator[str]:
         """Yields the names of the objects below ``uri``, relative to it."""
-        from google.api_core.exceptions import GoogleAPIError
-
         bucket, prefix = _split(f"{uri}/")
-        try:
+        with self._told(uri):
             for blob in self._client.list_blobs(bucket, prefix=prefix, timeout=_TIMEOUT_S):
                 yield blob.name.removeprefix(prefix)
-        except GoogleAPIError as error:
-            raise self._fault(uri, error) from error
 
     def _blob(self, uri: str) -> Any:
         bucket, name = _split(uri)
         return self._client.bucket(bucket).blob(name)
 
-    def _fault(self, where: str, error: Exception) -> TidemillError:
-        return fault(where, error, self._location)
+    @contextlib.contextmanager
+    def _told(self, where: str, passing: Any = ()) -> Iterator[None]:
+        api = api_errors()
+        try:
+            yield
+        except passing:
+            raise
+        except api.RetryError as error:
+            raise fault(where, error.cause or error, self._location) from error
+        # requests' errors of the connection are OSErrors
+        except (api.GoogleAPIError, auth_errors().GoogleAuthError, OSError) as error:
+            raise fault(where, error, self._location) from error
 
 
 def _split(uri: str) -> tuple[str, str]:

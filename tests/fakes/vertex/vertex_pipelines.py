@@ -84,7 +84,7 @@ class Pipelines:
             if parent is not None:
                 detail.parent_task_id = parent
             details.append(detail)
-            for child, task in component.get("dag", {}).get("tasks", {}).items():
+            for child, task in _ordered(component.get("dag", {}).get("tasks", {})):
                 add(child, identity, spec["components"][task["componentRef"]["name"]])
 
         add(job.name.rsplit("/", 1)[-1], None, spec["root"])
@@ -147,6 +147,15 @@ class Pipelines:
     def _end(self, job: Any, state: Any) -> None:
         job.state = state
         job.end_time = job.update_time = now()
+
+
+def _ordered(tasks: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Returns tasks by name, each after those that it depends on; on the wire they have no order."""
+    done: dict[str, Any] = {}
+    while len(done) < len(tasks):
+        ready = [n for n in sorted(tasks) if n not in done and set(tasks[n].get("dependentTasks", [])) <= done.keys()]
+        done |= {name: tasks[name] for name in ready}
+    return list(done.items())
 
 
 def check_job(world: World, job: Any) -> None:

@@ -220,10 +220,9 @@ def matching(items: Iterable[Any], condition: str, fields: Iterable[str]) -> lis
 
     Knows ``field="value"``, ``labels.key="value"``, ``field:*`` and their conjunction; refuses all else.
     """
-    chosen = list(items)
-    for clause in re.split(r"\s+AND\s+", condition.strip()) if condition.strip() else []:
-        chosen = [item for item in chosen if _clause(clause, tuple(fields))(item)]
-    return chosen
+    known = tuple(fields)
+    clauses = [_clause(clause, known) for clause in re.split(r"\s+AND\s+", condition.strip()) if clause]
+    return [item for item in items if all(clause(item) for clause in clauses)]
 
 
 def _clause(clause: str, fields: tuple[str, ...]) -> Callable[[Any], bool]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from tidemill.errors import UsageError
 from tidemill.vertex.location import Location
+from tidemill.vertex.sdk import json_format
 from tidemill_pipelines.targets.config import TargetConfig
 from tidemill_pipelines.targets.remote import RemoteRun, RemoteTask, State, Submission
 
@@ -109,11 +110,9 @@ def _uncached(spec: dict[str, Any]) -> dict[str, Any]:
 
 def remote_run(job: Any, location: Location, existed: bool = False) -> RemoteRun:
     """Returns a PipelineJob as a run; with tasks where the job has its details."""
-    from google.protobuf import json_format
-
     identity = job.name.rsplit("/", 1)[-1]
     values = {
-        name: json_format.MessageToDict(value)
+        name: json_format().MessageToDict(value)
         for name, value in type(job).pb(job).runtime_config.parameter_values.items()
     }
     return RemoteRun(

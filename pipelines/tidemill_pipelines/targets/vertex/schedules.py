@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 from tidemill.errors import UsageError
+from tidemill.vertex.sdk import json_format
 from tidemill_pipelines.targets.config import TargetConfig, time_zone
 from tidemill_pipelines.targets.cron import parse_cron
 from tidemill_pipelines.targets.remote import RemoteSchedule, ScheduleRequest
@@ -96,8 +97,6 @@ def update_paths(wanted: dict[str, Any], schedule: Any) -> list[str]:
 
 def remote_schedule(schedule: Any, existed: bool = False) -> RemoteSchedule:
     """Returns a Schedule as the commands show it."""
-    from google.protobuf import json_format
-
     match = re.fullmatch(r"(?:CRON_)?(?:TZ=(\S+)\s+)?(.+)", schedule.cron)
     assert match is not None
     job = schedule.create_pipeline_job_request.pipeline_job
@@ -113,7 +112,7 @@ def remote_schedule(schedule: Any, existed: bool = False) -> RemoteSchedule:
         start=moment(schedule.start_time),
         end=moment(schedule.end_time),
         next_run=_next_run(schedule),
-        parameters={name: json_format.MessageToDict(value) for name, value in values.items()},
+        parameters={name: json_format().MessageToDict(value) for name, value in values.items()},
         existed=existed,
     )
 

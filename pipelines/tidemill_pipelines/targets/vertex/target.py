@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from tidemill.errors import UsageError
-from tidemill.vertex.clients import Clients, sdk
+from tidemill.vertex.clients import Clients
 from tidemill.vertex.location import Location
+from tidemill.vertex.sdk import aiplatform, api_errors
 from tidemill.vertex.storage import Store
 from tidemill_pipelines.targets.config import TargetConfig
 from tidemill_pipelines.targets.remote import ENDED, RemoteRun, RemoteSchedule, ScheduleRequest, Submission
@@ -63,8 +64,6 @@ class VertexTarget:
             list(pool.map(lambda item: store.put(*item), files.items()))
 
     def submit(self, submission: Submission) -> RemoteRun:
-        from google.api_core.exceptions import AlreadyExists
-
         where, identity = f"run {submission.name}", job_id(submission.request_id)
         request = {
             "parent": self._location.path,
@@ -73,8 +72,10 @@ class VertexTarget:
         }
         try:
             # The id makes a repeated call harmless: the second one is told that there is such a job.
-            made = self._clients.ask(where, self._clients.pipelines.create_pipeline_job, request, AlreadyExists)
-        except AlreadyExists:
+            made = self._clients.ask(
+                where, self._clients.pipelines.create_pipeline_job, request, api_errors().AlreadyExists
+            )
+        except api_errors().AlreadyExists:
             return remote_run(self._job(identity), self._location, existed=True)
         return remote_run(made, self._location)
 
@@ -95,13 +96,14 @@ class VertexTarget:
         yield from log_pointers(self._job(run), self._location, task)
 
     def cancel(self, run: str) -> RemoteRun:
-        from google.api_core.exceptions import FailedPrecondition
-
         found = self._job(run)
         if remote_run(found, self._location).state not in ENDED:
-            with contextlib.suppress(FailedPrecondition):  # it ended between the two calls
+            with contextlib.suppress(api_errors().FailedPrecondition):  # it ended between the two calls
                 self._clients.ask(
-                    f"run {run}", self._clients.pipelines.cancel_pipeline_job, {"name": found.name}, FailedPrecondition
+                    f"run {run}",
+                    self._clients.pipelines.cancel_pipeline_job,
+                    {"name": found.name},
+                    api_errors().FailedPrecondition,
                 )
         return self.run(run)
 
@@ -115,7 +117,7 @@ class VertexTarget:
                 where, self._clients.schedules.create_schedule, {"parent": self._location.path, "schedule": wanted}
             ),
         )
-        if existed and (differing := differences(wanted, found, sdk())):
+        if existed and (differing := differences(wanted, found, aiplatform())):
             remedy = "`tidemill schedule update` changes it"
             raise UsageError(where, "exists already, and differs", ", ".join(differing), remedy)
         return remote_schedule(found, existed)

@@ -1,0 +1,60 @@
+"""Google's libraries, imported when they are first needed: the SDK alone takes 1.3 s.
+
+They warn of the Python that the environments are bound to (see ``requires-python``), on which nobody can act here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+
+def aiplatform() -> Any:
+    """Returns the SDK's module of generated clients and messages."""
+    with _quiet():
+        from google.cloud import aiplatform_v1
+    return aiplatform_v1
+
+
+def api_errors() -> Any:
+    """Returns the module of the errors that calls raise."""
+    with _quiet():
+        from google.api_core import exceptions
+    return exceptions
+
+
+def auth_errors() -> Any:
+    """Returns the module of the errors that finding and renewing credentials raises."""
+    with _quiet():
+        from google.auth import exceptions
+    return exceptions
+
+
+def retry(**options: Any) -> Any:
+    """Returns ``google.api_core.retry.Retry(**options)``."""
+    with _quiet():
+        from google.api_core.retry import Retry
+    return Retry(**options)
+
+
+def json_format() -> Any:
+    """Returns protobuf's module that turns messages into JSON and back."""
+    with _quiet():
+        from google.protobuf import json_format
+    return json_format
+
+
+def storage_client(project: str) -> Any:
+    """Returns a client of Cloud Storage."""
+    with _quiet():
+        from google.cloud.storage import Client
+    return Client(project=project)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"(?s).*You are using a Python version", FutureWarning)
+        yield
