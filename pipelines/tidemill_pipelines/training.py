@@ -30,6 +30,7 @@ def training_pipeline(release: Release) -> Any:
         registry: str,
         endpoints: str,
         beam_runner: str = "direct",
+        beam_flags: list = [],  # noqa: B006 - KFP takes a default as a constant
     ):
         """Releases a model, or ends at the gate that refused it. The report is written either way.
 
@@ -42,6 +43,7 @@ def training_pipeline(release: Release) -> Any:
             registry: where models are registered.
             endpoints: where models answer.
             beam_runner: direct, flink, dataflow or spark.
+            beam_flags: Beam's own flags, such as --parallelism=8.
         """
         final = report()
         final.set_caching_options(False)
@@ -59,11 +61,16 @@ def training_pipeline(release: Release) -> Any:
                 source=located.outputs["located"],
                 source_fingerprint=located.outputs["fingerprint"],
                 beam_runner=beam_runner,
+                beam_flags=beam_flags,
             ).output
             validated = validate(bundle=data, examples=examples, reference=champion.outputs["reference"])
             data_gate = gate(evidence=validated.outputs["anomalies"]).set_display_name("data-gate")
             transformed = transform(
-                bundle=features, examples=examples, schema=validated.outputs["schema"], beam_runner=beam_runner
+                bundle=features,
+                examples=examples,
+                schema=validated.outputs["schema"],
+                beam_runner=beam_runner,
+                beam_flags=beam_flags,
             ).after(data_gate)
             trained = train(
                 bundle=shape,
@@ -75,6 +82,8 @@ def training_pipeline(release: Release) -> Any:
                 examples=examples,
                 model=trained.outputs["model"],
                 champion=champion.outputs["champion"],
+                beam_runner=beam_runner,
+                beam_flags=beam_flags,
             )
             model_gate = gate(evidence=evaluated.outputs["blessing"]).set_display_name("model-gate")
             rehearsed = rehearse(

@@ -16,6 +16,8 @@ def evaluate(
     predictions: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
     roc: dsl.Output[dsl.ClassificationMetrics],
+    beam_runner: str = "direct",
+    beam_flags: list = [],  # noqa: B006 - KFP takes a default as a constant
 ):
     """Predicts the raw test split with the exported model and holds the metrics against the problem's limits.
 
@@ -29,6 +31,8 @@ def evaluate(
         predictions: the model's answer to every test row.
         metrics: the overall metrics, for KFP's page.
         roc: ROC curve and confusion matrix, for KFP's page.
+        beam_runner: direct, flink, dataflow or spark.
+        beam_flags: Beam's own flags, such as --parallelism=8.
     """
     from tidemill.stage import Stage
 
@@ -37,7 +41,15 @@ def evaluate(
 
         stage.begin()
         report = run(
-            bundle.path, examples.path, model.path, champion.path, evaluation.path, blessing.path, predictions.path
+            bundle.path,
+            examples.path,
+            model.path,
+            champion.path,
+            evaluation.path,
+            blessing.path,
+            predictions.path,
+            beam_runner,
+            beam_flags,
         )
         for name, value in report.metrics.items():
             metrics.log_metric(name, value)

@@ -38,6 +38,7 @@ def ingest(
     source_fingerprint: str,
     examples: dsl.Output[dsl.Dataset],
     beam_runner: str = "direct",
+    beam_flags: list = [],  # noqa: B006 - KFP takes a default as a constant
 ):
     """Reads a table, infers its types over all rows, and divides it into train, eval and test.
 
@@ -48,6 +49,7 @@ def ingest(
             behind the same path a different input, so that no stale result is reused.
         examples: Parquet per split, quarantine and manifest.
         beam_runner: direct, flink, dataflow or spark.
+        beam_flags: Beam's own flags, such as --parallelism=8.
     """
     from tidemill.stage import Stage
 
@@ -55,4 +57,4 @@ def ingest(
         from tidemill.ingest.run import run
 
         stage.begin()
-        stage.report(run(bundle.path, source, source_fingerprint, examples.path, beam_runner))
+        stage.report(run(bundle.path, source, source_fingerprint, examples.path, beam_runner, beam_flags))

@@ -13,6 +13,7 @@ def transform(
     transform_graph: dsl.Output[dsl.Artifact],
     transformed: dsl.Output[dsl.Dataset],
     beam_runner: str = "direct",
+    beam_flags: list = [],  # noqa: B006 - KFP takes a default as a constant
 ):
     """Analyses the training split in full and applies the resulting graph to every split.
 
@@ -23,6 +24,7 @@ def transform(
         transform_graph: tf.Transform's output; the exported model carries it.
         transformed: Parquet per split.
         beam_runner: direct, flink, dataflow or spark.
+        beam_flags: Beam's own flags, such as --parallelism=8.
     """
     from tidemill.stage import Stage
 
@@ -30,4 +32,13 @@ def transform(
         from tidemill.transform.run import run
 
         stage.begin()
-        stage.report(run(bundle.path, examples.path, schema.path, transform_graph.path, transformed.path, beam_runner))
+        report = run(
+            bundle.path,
+            examples.path,
+            schema.path,
+            transform_graph.path,
+            transformed.path,
+            beam_runner,
+            beam_flags,
+        )
+        stage.report(report)

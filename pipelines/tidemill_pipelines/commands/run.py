@@ -44,6 +44,9 @@ def run(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of problem.yaml.")
     ] = None,
     beam_runner: Annotated[BeamRunner, typer.Option(help="What the Beam stages run on.")] = "direct",
+    beam_flags: Annotated[
+        list[str] | None, typer.Option("--beam-flag", metavar="FLAG", help="A flag of Beam, such as --parallelism=8.")
+    ] = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with a run that was killed: its id, or `latest`.")
     ] = None,
@@ -74,6 +77,7 @@ def run(
         pipeline=pipeline,
         overrides=given,
         beam_runner=beam_runner,
+        beam_flags=beam_flags or [],
         resume=resume,
         reuse=reuse,
     )

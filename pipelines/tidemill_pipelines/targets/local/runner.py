@@ -9,7 +9,7 @@ import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,6 +52,7 @@ class Request:
     pipeline: str = "training"
     overrides: Mapping[str, str] = field(default_factory=dict)
     beam_runner: str = "direct"
+    beam_flags: Sequence[str] = ()
     resume: str | None = None
     reuse: bool = True
 
@@ -88,6 +89,7 @@ def run(request: Request, layout: Layout, observer: Observer) -> RunRecord:
         "registry": str(layout.registry.resolve()),
         "endpoints": str(layout.endpoints.resolve()),
         "beam_runner": request.beam_runner,
+        "beam_flags": list(request.beam_flags),
     }
     with held(run_dir):
         compiled = _compile(pipeline, run_dir / "pipeline.yaml")
