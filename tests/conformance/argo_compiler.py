@@ -6,10 +6,8 @@ from Argo's own module. They are kept in the directory of `tests/manifests/tools
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 import zipfile
@@ -18,14 +16,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from tools import DIRECTORY, Missing, Module
+from go_programs import built, go
+from tools import DIRECTORY, Module
 
 SOURCE: Final = Path(__file__).parent / "argo"
 ARGO: Final = Module(
     "github.com/argoproj/argo-workflows/v3", "v3.7.3", "h1:b0o03RTLXIL7lQunDEvLoDTeI5TbfXe2obGaItvvifk="
 )
 _CRD: Final = "manifests/base/crds/full/argoproj.io_workflows.yaml"
-_BUILD_TIMEOUT_S: Final = 280
 
 
 class Refused(Exception):
@@ -33,23 +31,12 @@ class Refused(Exception):
 
 
 def compiler() -> Path:
-    """Returns the compiler's binary, built the first time (two minutes with all downloads).
+    """Returns the compiler's binary, built the first time (two to four minutes with all downloads).
 
     Raises:
         Missing: if there is no Go, or no way to its proxy.
     """
-    made_from = b"".join((SOURCE / name).read_bytes() for name in ("go.mod", "go.sum", "main.go"))
-    binary = DIRECTORY / "bin" / f"argo-{hashlib.sha256(made_from).hexdigest()[:16]}"
-    if not binary.exists():
-        _go("mod", "download", cwd=SOURCE)
-        binary.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=DIRECTORY, prefix=".making-") as beside:
-            made = Path(beside) / "argo"
-            build = ["go", "build", "-trimpath", "-ldflags=-s -w", "-o", str(made), "."]
-            done = subprocess.run(build, cwd=SOURCE, env=_environment(), capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
-            os.replace(made, binary)
-    return binary
+    return built(SOURCE)
 
 
 def workflow_crd() -> dict[str, Any]:
@@ -61,7 +48,7 @@ def workflow_crd() -> dict[str, Any]:
     kept = DIRECTORY / "crds" / f"{ARGO.path.replace('/', '_')}@{ARGO.version}.yaml"
     if not kept.exists():
         DIRECTORY.mkdir(parents=True, exist_ok=True)
-        told = json.loads(_go("mod", "download", "-json", f"{ARGO.path}@{ARGO.version}", cwd=DIRECTORY))
+        told = json.loads(go("mod", "download", "-json", f"{ARGO.path}@{ARGO.version}", cwd=DIRECTORY))
         assert told["Sum"] == ARGO.sum, f"{ARGO.path}@{ARGO.version}: expected {ARGO.sum} (got {told['Sum']})"
         kept.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(told["Zip"]) as archive, tempfile.TemporaryDirectory(dir=DIRECTORY) as beside:
@@ -92,21 +79,3 @@ def compile_workflow(binary: Path, package: str, parameters: Mapping[str, Any] |
     assert workflow.pop("status") == {"startedAt": None, "finishedAt": None}
     assert workflow["metadata"].pop("creationTimestamp") is None
     return workflow
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "GOFLAGS": "-modcacherw -buildvcs=false", "GOWORK": "off", "CGO_ENABLED": "0"}
-
-
-def _go(*arguments: str, cwd: Path) -> str:
-    if shutil.which("go") is None:
-        raise Missing("no Go: KFP's compiler comes as a Go module")
-    try:
-        done = subprocess.run(
-            ["go", *arguments], cwd=cwd, env=_environment(), capture_output=True, text=True, timeout=_BUILD_TIMEOUT_S
-        )
-    except subprocess.TimeoutExpired:
-        raise Missing(f"go {' '.join(arguments[:2])} took more than {_BUILD_TIMEOUT_S} s") from None
-    if done.returncode != 0:
-        raise Missing(f"go {' '.join(arguments[:2])} failed: {(done.stderr or done.stdout).strip()[-400:]}")
-    return done.stdout

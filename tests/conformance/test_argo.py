@@ -28,6 +28,7 @@ from tidemill_pipelines.targets.compilation import Package
 
 Document = dict[str, Any]
 KUBERNETES_VERSION = "1.31"
+pytestmark = pytest.mark.timeout(900)  # the first test may have to build the compiler
 
 
 def dags(spec: Document) -> Iterator[Document]:
