@@ -91,8 +91,6 @@ class Kfp:
             try:
                 return method(*arguments, _request_timeout=_TIMEOUT_S, **named)
             except ApiException as error:
-                if error.status == 0:  # how kfp_server_api tells of TLS
-                    raise network_failure(where, error, _ADDRESS) from error
                 if error.status == 404 and absent is not None:
                     return absent
                 if error.status == 409 and conflict is not None and (value := conflict()) is not None:
@@ -100,6 +98,10 @@ class Kfp:
                 failure = http_failure(where, error.status, error.reason or "", error.body, _ACCESS)
                 if pause is None or error.status not in RETRIED:
                     raise failure from error
+            except AttributeError as error:  # kfp_server_api trips over its own error about TLS, which has no body
+                if not isinstance(error.__context__, ApiException):
+                    raise
+                raise network_failure(where, error.__context__, _ADDRESS) from error
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 if pause is None or "CERTIFICATE" in str(error):
                     raise network_failure(where, error, _ADDRESS) from error

@@ -1,8 +1,9 @@
 """Recurring runs of KFP as schedules: their names are unique, and one is changed without a moment of none or two.
 
 KFP cannot change a recurring run and does not mind several of one name. So a change makes a second one, disabled,
-whose description says what it replaces; then the first is disabled, the second enabled and the first deleted, at a
-time of the minute at which neither is due. A change that was cut short is completed by the next command.
+whose description says what it replaces; then the first is disabled, the second enabled and the first deleted, all at
+a time at which neither is due nor has just been: a recurring run makes up for the last time since its creation that it
+missed. A change that was cut short is completed, or undone where it had not begun, by the next command.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Final
 
 from tidemill.errors import UsageError
 from tidemill_pipelines.targets.config import TargetConfig, time_zone
-from tidemill_pipelines.targets.cron import Cron, parse_cron, to_kfp
+from tidemill_pipelines.targets.cron import parse_cron, to_kfp
 from tidemill_pipelines.targets.kubernetes.client import Kfp
 from tidemill_pipelines.targets.kubernetes.filters import equals
 from tidemill_pipelines.targets.kubernetes.marks import ScheduleMark, schedule_mark, written
@@ -67,8 +68,15 @@ class Schedules:
         former = self._found(request.name, experiment)
         if (known := schedule_mark(former.description)) is not None and known.digest == mark.digest:
             return self.told(former, existed=True)
-        mark = replace(mark, replaces=former.recurring_run_id, active=former.mode == "ENABLE")
-        self._make(request, experiment, upload(), trigger, mark)
+        active = former.mode == "ENABLE"
+        mark = replace(mark, replaces=former.recurring_run_id, active=active)
+        uploaded = upload()
+        if active:
+            self._keep_away(mark, known)
+        successor = self._make(request, experiment, uploaded, trigger, mark)
+        if active:
+            self._disable(former)
+        self._take_over(former, successor, active)
         return self.told(self._found(request.name, experiment))
 
     def all(self, experiment: str) -> Sequence[RemoteSchedule]:
@@ -83,10 +91,11 @@ class Schedules:
         """Pauses or resumes a schedule; nothing happens if it is so."""
         job, service = self._found(name, experiment), self.kfp.recurring
         if (job.mode == "ENABLE") != active:
-            method = service.recurring_run_service_enable_recurring_run
-            if not active:
-                method = service.recurring_run_service_disable_recurring_run
-            self.kfp.call(f"{'resume' if active else 'pause'} schedule {name}", method, job.recurring_run_id)
+            if active:
+                method = service.recurring_run_service_enable_recurring_run
+                self.kfp.call(f"resume schedule {name}", method, job.recurring_run_id)
+            else:
+                self._disable(job)
         return self.told(self._found(name, experiment))
 
     def delete(self, name: str, experiment: str) -> None:
@@ -201,34 +210,34 @@ class Schedules:
         return found
 
     def _settled(self, name: str, experiment: str) -> Any:
-        """Returns the schedule of a name, or None; completes a change that was cut short."""
+        """Returns the schedule of a name, or None; completes or undoes a change that was cut short."""
         jobs = {job.recurring_run_id: job for job in sorted(self._named(name, experiment), key=_age)}
         for job in list(jobs.values()):
             mark = schedule_mark(job.description)
-            if mark is not None and mark.replaces in jobs:
-                self._hand_over(jobs.pop(mark.replaces), job, mark.active)
+            if mark is None or (former := jobs.get(mark.replaces or "")) is None:
+                continue
+            if former.mode == "ENABLE":  # it went on meanwhile: the successor would make up for what has run
+                self._delete(jobs.pop(job.recurring_run_id))
+            else:
+                self._take_over(jobs.pop(former.recurring_run_id), job, mark.active)
         if not jobs:
             return None
-        return self.kfp.call(
-            f"show schedule {name}",
-            self.kfp.recurring.recurring_run_service_get_recurring_run,
-            next(iter(jobs)),
-        )
+        service = self.kfp.recurring.recurring_run_service_get_recurring_run
+        return self.kfp.call(f"show schedule {name}", service, next(iter(jobs)))
 
-    def _hand_over(self, former: Any, successor: Any, active: bool) -> None:
-        service, name = self.kfp.recurring, successor.display_name
+    def _take_over(self, former: Any, successor: Any, active: bool) -> None:
         if active and successor.mode != "ENABLE":
-            self._keep_away((former, successor))
-            what, disable = f"pause the former schedule {name}", service.recurring_run_service_disable_recurring_run
-            self.kfp.call(what, disable, former.recurring_run_id)
-            what, enable = f"begin the new schedule {name}", service.recurring_run_service_enable_recurring_run
-            self.kfp.call(what, enable, successor.recurring_run_id)
+            service = self.kfp.recurring.recurring_run_service_enable_recurring_run
+            self.kfp.call(f"begin schedule {successor.display_name}", service, successor.recurring_run_id)
         self._delete(former)
 
-    def _keep_away(self, jobs: Sequence[Any]) -> None:
+    def _disable(self, job: Any) -> None:
+        service = self.kfp.recurring.recurring_run_service_disable_recurring_run
+        self.kfp.call(f"pause schedule {job.display_name}", service, job.recurring_run_id)
+
+    def _keep_away(self, *marks: ScheduleMark | None) -> None:
         """Waits until none of the schedules is about to be due, or has just been."""
-        marks = [mark for job in jobs if (mark := schedule_mark(job.description)) is not None]
-        plans: list[tuple[Cron, Any]] = [(parse_cron(mark.cron), time_zone(mark.time_zone)) for mark in marks]
+        plans = [(parse_cron(mark.cron), time_zone(mark.time_zone)) for mark in marks if mark is not None]
         while True:
             now = self.now()
             due = [next(cron.times(now - _AFTER, zone), None) for cron, zone in plans]
