@@ -90,7 +90,8 @@ class Engine:
             command += [f"--layers={str(recipe.keep_layers).lower()}"]
             for inside, outside in sorted(recipe.volumes.items()):
                 command += ["--volume", f"{outside}:{inside}:O"]
-        self._run([*command, str(recipe.context)], f"{recipe.reference} could not be built", show=True)
+        remedy = "where no registry answers: make a base with containers/base.py, and give it as BASE="
+        self._run([*command, str(recipe.context)], f"{recipe.reference} could not be built", remedy, show=True)
 
     def inspect(self, reference: str) -> Built:
         """Returns what the engine says of an image.
@@ -144,7 +145,7 @@ class Engine:
         finally:
             self._run(["buildah", "rm", container], failed)
 
-    def _run(self, command: Sequence[str], expected: str, show: bool = False) -> str:
+    def _run(self, command: Sequence[str], expected: str, remedy: str | None = None, show: bool = False) -> str:
         """Runs the engine; ``show`` passes on what it says, and all that it prints is returned."""
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT if show else subprocess.PIPE, text=True
@@ -159,7 +160,7 @@ class Engine:
                 output, said = process.communicate()
         if process.returncode != 0:
             last = "\n".join(said.strip().splitlines()[-_LAST_LINES:])
-            raise PlatformError(self.name, expected, f"exit code {process.returncode}: {last}")
+            raise PlatformError(self.name, expected, f"exit code {process.returncode}: {last}", remedy)
         return output
 
 

@@ -7,13 +7,14 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-VERSION_TAG = "0.1.0"
 ENVIRONMENTS = ("control", "validation", "tensorflow", "serving")
 # Cgroups that podman makes itself, limits that need no CAP_SYS_RESOURCE, no bridge to set up.
 CONTAINERS_CONF = """
@@ -25,6 +26,35 @@ cgroup_manager = "cgroupfs"
 runtime = "runc"
 events_logger = "file"
 """
+
+
+@dataclass(frozen=True)
+class Images:
+    """What `containers/build.py` made: ``directory`` has images.json and the bills of materials.
+
+    Attributes:
+        earlier: whether they were made before, of another commit perhaps.
+    """
+
+    directory: Path
+    earlier: bool = False
+
+    @property
+    def file(self) -> dict[str, Any]:
+        return dict(json.loads((self.directory / "images.json").read_text()))
+
+    def __getitem__(self, environment: str) -> str:
+        return self.file["images"][environment]
+
+
+def script(name: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script of containers/ as `make` does: with a Python in which nothing is installed."""
+    return subprocess.run(
+        [sys.executable, "-E", "-S", str(ROOT / "containers" / f"{name}.py"), *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
 
 
 def absent() -> str | None:

@@ -1,0 +1,85 @@
+"""Images through a real registry: pushed, named by its digest, pulled by that; and the same from the same source."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import podman_cli
+import pytest
+from podman_cli import Images, script
+
+CONFIG = """
+version: 0.1
+storage: {{filesystem: {{rootdirectory: {storage}}}}}
+http: {{addr: "{address}"}}
+"""
+
+
+@pytest.fixture(scope="module")
+def registry(engine: None, registry_address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of Debian's docker-registry."""
+    if shutil.which("docker-registry") is None:
+        pytest.skip("needs docker-registry: see .ci/packages")
+    directory = tmp_path_factory.mktemp("registry")
+    config = directory / "config.yml"
+    config.write_text(CONFIG.format(storage=directory / "storage", address=registry_address))
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=log, stderr=log)
+    try:
+        _await(f"http://{registry_address}/v2/", process)
+        yield registry_address
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _await(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            urllib.request.urlopen(url, timeout=1).close()
+        except OSError:
+            assert process.poll() is None, "the registry ended"
+            assert time.monotonic() < deadline, "the registry did not come up"
+            time.sleep(0.1)
+        else:
+            return
+
+
+def test_what_is_pushed_is_named_by_the_digest_that_the_registry_has(base: str, registry: str, tmp_path: Path) -> None:
+    arguments = ("control", "--engine", "podman", "--base", base, "--registry", f"{registry}/ml", "--push")
+    done = script("build", *arguments, "--commit", "f" * 40, "--output", str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    reference = json.loads((tmp_path / "images.json").read_text())["images"]["control"]
+    repository, digest = reference.split("@")
+    assert repository == f"{registry}/ml/control"
+    request = urllib.request.Request(f"http://{registry}/v2/ml/control/manifests/{digest}", method="HEAD")
+    request.add_header("Accept", "application/vnd.docker.distribution.manifest.v2+json")
+    with urllib.request.urlopen(request) as response:
+        assert response.headers["Docker-Content-Digest"] == digest
+    podman_cli.podman("rmi", f"{repository}:0.1.0")
+    podman_cli.podman("pull", reference)
+    assert (
+        podman_cli.run(reference, "python3", "-c", "import tidemill; print(tidemill.__version__)").stdout == "0.1.0\n"
+    )
+    podman_cli.podman("rmi", reference)
+
+
+def test_the_same_source_gives_the_same_image(images: Images, base: str, tmp_path: Path) -> None:
+    """All of it anew: nothing is kept of the first build but downloads."""
+    if images.earlier:
+        pytest.skip("these images may be of another commit")
+    digests = set()
+    for engine in ("podman", "buildah"):
+        arguments = ("control", "--engine", engine, "--base", base, "--commit", "e" * 40)
+        done = script("build", *arguments, "--output", str(tmp_path / engine), SOURCE_DATE_EPOCH="1700000000")
+        assert done.returncode == 0, done.stderr[-3000:]
+        digests.add(json.loads((tmp_path / engine / "images.json").read_text())["images"]["control"])
+        podman_cli.podman("rmi", "--force", digests.copy().pop())
+    assert len(digests) == 1
