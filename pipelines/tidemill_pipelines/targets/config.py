@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from tidemill.errors import ProblemError, UsageError
 from tidemill.features import Strict
@@ -34,10 +34,12 @@ STAGES: Final = (
     "report",
 )
 """The components that `defaults` and `stages` can be about."""
+_QUANTITY: Final = r"^[0-9]+(\.[0-9]+)?(m|[KMGTPE]i?)?$"
 Quantity = Annotated[
     str,
     BeforeValidator(lambda value: str(value) if isinstance(value, (int, float)) else value),
-    Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|[KMGTPE]i?)?$"),
+    Field(pattern=_QUANTITY),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": _QUANTITY}, {"type": "number", "minimum": 0}]}),
 ]
 """As Kubernetes writes amounts: 4, 500m, 16Gi."""
 LabelKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
