@@ -623,14 +623,17 @@ def specs(text: str) -> tuple[Json, Json | None]:
     except yaml.YAMLError as error:
         raise Refused(3, f"unable to decode yaml document: {error}") from error
     for document in documents:
-        if isinstance(document, dict) and "platforms" in document:
+        if (found := _platform(document)) is not None:
             if platform is not None:
                 raise Refused(3, "multiple platform specs provided")
-            platform = _parsed(document, pipeline_spec_pb2.PlatformSpec(), "cannot unmarshal platform specific configs")
+            platform = found
         elif isinstance(document, dict) and document.get("pipelineInfo", {}).get("name") and document.get("root"):
             if spec is not None:
                 raise Refused(3, "multiple pipeline specs provided")
-            spec = _parsed(document, pipeline_spec_pb2.PipelineSpec(), "invalid v2 pipeline spec")
+            try:
+                spec = _parsed(document, pipeline_spec_pb2.PipelineSpec())
+            except json_format.ParseError as error:
+                raise Refused(3, f"invalid v2 pipeline spec: proto: {error}") from error
     if spec is None:
         raise Refused(3, "no pipeline spec is provided")
     if spec.get("schemaVersion") != "2.1.0":
@@ -678,11 +681,17 @@ def _known(value: Json, kind: Any) -> None:
             _known(part, inner)
 
 
-def _parsed(document: Json, message: Any, failed: str) -> Json:
+def _platform(document: Any) -> Json | None:
+    """Returns a platform spec for Kubernetes; the server passes over a second document that is none in silence."""
     try:
-        return dict(json_format.MessageToDict(json_format.ParseDict(document, message)))
-    except json_format.ParseError as error:
-        raise Refused(3, f"{failed}: proto: {error}") from error
+        value = _parsed(document, pipeline_spec_pb2.PlatformSpec())
+    except json_format.ParseError:
+        return None
+    return value if "kubernetes" in value.get("platforms", {}) else None
+
+
+def _parsed(document: Any, message: Any) -> Json:
+    return dict(json_format.MessageToDict(json_format.ParseDict(document, message)))
 
 
 def _root(spec: Json) -> Json:

@@ -6,16 +6,14 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
 from tidemill_pipelines.targets.compilation import Package
 from tidemill_pipelines.targets.kubernetes.client import Kfp
 from tidemill_pipelines.targets.kubernetes.filters import equals
-
-VERSION_DIGITS: Final = 16
-"""Of the package's digest, as the version's name: a DNS name, as KFP's Kubernetes-native store wants it."""
+from tidemill_pipelines.targets.kubernetes.naming import version_name
 
 
 @dataclass(frozen=True)
@@ -24,11 +22,6 @@ class Uploaded:
 
     pipeline: str
     version: str
-
-
-def version_name(package: Package) -> str:
-    """Returns the name of a package's version."""
-    return package.digest[:VERSION_DIGITS]
 
 
 def upload(kfp: Kfp, package: Package, namespace: str | None) -> Uploaded:
