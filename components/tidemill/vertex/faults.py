@@ -62,7 +62,7 @@ def fault(where: str, error: Exception, location: Location) -> TidemillError:
 def _words(error: Exception) -> str:
     """Returns what the service said; Cloud Storage's client puts the whole exchange around it."""
     response = getattr(error, "response", None)  # of requests, of gRPC, or none
-    if "json" in getattr(response, "headers", {}).get("Content-Type", ""):
+    if response is not None and "json" in getattr(response, "headers", {}).get("Content-Type", ""):
         told = response.json()
         if isinstance(told, dict) and isinstance(told.get("error"), dict):
             return str(told["error"].get("message", error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any, Final
 
 from google.cloud import aiplatform_v1 as sdk
@@ -41,6 +42,9 @@ class Endpoints:
         if endpoint.dedicated_endpoint_enabled:
             host = f"{identity}.{self.world.region}-{self.world.number}.prediction.vertexai.goog"
             endpoint.dedicated_endpoint_dns = host
+            if self.world.hosts:
+                with Path(self.world.hosts).open("a", encoding="utf-8") as hosts:
+                    hosts.write(f"127.0.0.2 {host}\n")
         self._changed(endpoint)
         self.world.endpoints[endpoint.name] = endpoint
         return self.world.operate(endpoint.name, sdk.CreateEndpointOperationMetadata(), endpoint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -92,11 +93,8 @@ def fake_vertex(directory: Path, isolated: bool = False) -> Iterator[FakeVertex]
     command += ["--project", PROJECT, "--number", NUMBER, "--region", REGION]
     prefix: tuple[str, ...] = ()
     if isolated:
-        command += ["--port", "443"]
-        (directory / "hosts").write_text(
-            f"127.0.0.1 {' '.join(hosts[:2])}\n"
-            + "".join(f"127.0.0.2 {name}.{REGION}-{NUMBER}.prediction.vertexai.goog\n" for name in ("toy", "toy-smoke"))
-        )
+        command += ["--port", "443", "--hosts", str(directory / "hosts")]
+        (directory / "hosts").write_text(f"127.0.0.1 {' '.join(hosts[:2])}\n")
         inside = f'ip link set lo up && mount --bind {directory / "hosts"} /etc/hosts && exec "$@"'
         command = ["unshare", "--net", "--mount", "sh", "-c", inside, "sh", *command]
     with (directory / "log").open("wb") as log:
@@ -104,12 +102,20 @@ def fake_vertex(directory: Path, isolated: bool = False) -> Iterator[FakeVertex]
     try:
         ready = _wait(process, directory)
         if isolated:
-            prefix = ("nsenter", f"--target={process.pid}", "--net", "--mount", f"--wdns={Path.cwd()}")
+            prefix = ("nsenter", f"--target={process.pid}", "--net", "--mount")
         environment |= {"STORAGE_EMULATOR_HOST": ready["storage"]}
         yield FakeVertex(directory, ready["port"], environment, prefix)
     finally:
         process.kill()
         process.wait()
+
+
+def isolation() -> str | None:
+    """Returns why this machine can't give a process a network of its own, or None if it can."""
+    if missing := [tool for tool in ("unshare", "nsenter", "ip", "mount") if shutil.which(tool) is None]:
+        return f"needs {', '.join(missing)}"
+    tried = subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, text=True, check=False)
+    return None if tried.returncode == 0 else f"needs root: {tried.stderr.strip()}"
 
 
 def _wait(process: subprocess.Popen[bytes], directory: Path) -> dict[str, Any]:

@@ -107,6 +107,8 @@ class Pipelines:
         job.state = _STATE.PIPELINE_STATE_RUNNING
         if not job.start_time:
             job.start_time = now()
+        if self.world.held:
+            return
         half = len(leaves) // 2
         for index, detail in enumerate(leaves):
             if self.world.steps[job.name] == 1 and index > 0:

@@ -12,6 +12,7 @@ from vertex_pipelines import check_job
 from vertex_world import Refusal, World, check_display_name, matching, now, page
 
 _STATE: Final = sdk.Schedule.State
+_UNSETTABLE: Final = {"display_name", "cron", "start_time", "end_time", "create_pipeline_job_request"}
 _UPDATABLE: Final = {
     "display_name",
     "cron",
@@ -66,7 +67,7 @@ class Schedules:
             raise Refusal("FAILED_PRECONDITION", f"The Schedule {schedule.name} is completed.")
         changed = sdk.Schedule(schedule)
         for path in paths:
-            if path in changed and path not in request.schedule:
+            if path in _UNSETTABLE and path in changed and path not in request.schedule:
                 raise Refusal("INVALID_ARGUMENT", f"The non-empty field '{path}' cannot be unset.")
             setattr(changed, path, getattr(request.schedule, path))
         self._check(changed)

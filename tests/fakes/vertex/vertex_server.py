@@ -130,7 +130,7 @@ class Control:
 
     def reset(self) -> None:
         fresh = World(self._world.project, self._world.number, self._world.region)
-        kept = {"lock": self._world.lock, "http": self._world.http, "serial": self._world.serial}
+        kept = {name: getattr(self._world, name) for name in ("lock", "http", "hosts", "serial")}
         vars(self._world).update(vars(fresh) | kept)
 
 
@@ -219,9 +219,10 @@ def main() -> None:
     for name in ("project", "number", "region"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--hosts", default="")
     arguments = parser.parse_args()
     directory: Path = arguments.directory
-    world = World(arguments.project, arguments.number, arguments.region)
+    world = World(arguments.project, arguments.number, arguments.region, hosts=arguments.hosts)
     pem = (directory / "server.pem").read_bytes()
     certificates = pem[pem.index(b"-----BEGIN CERTIFICATE") :]
     key = pem[: pem.index(b"-----BEGIN CERTIFICATE")]

@@ -63,9 +63,11 @@ class World:
 
     Attributes:
         wrong: model resource name with version (``…@2``) to how its server misbehaves: ``wrong`` or ``failing``.
+        held: whether jobs stay as they are when they have begun to run.
         job_limit: pipeline jobs that may run at once.
         failing_tasks: task name to the error that it ends with, in jobs that are made from now on.
         unavailable_accelerators: those that the project has no quota for.
+        hosts: file in the form of ``/etc/hosts`` that the hosts of dedicated endpoints are written to.
     """
 
     project: str
@@ -86,11 +88,13 @@ class World:
     buckets: set[str] = field(default_factory=lambda: {"example-bucket"})
     forbidden_buckets: set[str] = field(default_factory=lambda: {"foreign-bucket"})
     wrong: dict[str, str] = field(default_factory=dict)
+    held: bool = False
     job_limit: int = 100
     failing_tasks: dict[str, str] = field(default_factory=dict)
     unavailable_accelerators: set[str] = field(default_factory=lambda: {"NVIDIA_A100_80GB"})
     slow_operations: int = 0
     http: str = ""
+    hosts: str = ""
     serial: int = 1000
 
     @property
