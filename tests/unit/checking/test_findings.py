@@ -370,8 +370,8 @@ CASES = [
     Case("cron-invalid", V, planned("@daily"), None, "0 3 * * *"),
     Case("time-zone-unknown", V, planned("0 3 * * *", "Europe/Berlim"), None, "Europe/Berlin"),
     Case("concurrency", K, planned("0 3 * * *", "UTC", 11), None, "1 to 10"),
-    Case("workflow-too-large", K, large(120), None, "divide"),
-    Case("workflow-large", K, large(50), None, "divide"),
+    Case("workflow-too-large", K, large(160), None, "divide"),
+    Case("workflow-large", K, large(80), None, "divide"),
     Case(
         "component-too-large",
         K,
