@@ -62,7 +62,8 @@ def test_a_process_that_has_no_user_modules_unpickles_a_function_of_theirs(bundl
 
 def test_without_them_it_fails_as_beam_alone_does(bundle, tmp_path):
     pickled = pickler.dumps(bundle.user_function("doubling:preprocessing_fn"))
-    assert b"No module named 'doubling'" in called_elsewhere(pickled, tmp_path, "bz2").stderr
+    (tmp_path / "worker").mkdir()
+    assert b"No module named 'doubling'" in called_elsewhere(pickled, tmp_path / "worker", "bz2").stderr
 
 
 def test_beam_pickles_as_ever_afterwards_and_where_there_is_no_user_code(bundle):

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-fsspec = pytest.importorskip("fsspec", reason="the environment has no fsspec")
+pytest.importorskip("fsspec", reason="the environment has no fsspec")
+
+from fsspec.core import url_to_fs
 
 from tidemill.beam_files import SamePaths, exchange_at, local_copy, opened
 from tidemill.errors import UsageError
@@ -45,21 +47,26 @@ def test_what_workers_write_comes_back(location, tmp_path):
             with opened(f"{there}/{name}", "wb") as file:
                 file.write(name.encode())
         assert not (tmp_path / "out").exists()
-    found = {
-        p.relative_to(tmp_path / "out").as_posix(): p.read_text() for p in (tmp_path / "out").rglob("*") if p.is_file()
-    }
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    found = {path.relative_to(tmp_path / "out").as_posix(): path.read_text() for path in files}
     assert found == {"train/part": "train/part", "manifest": "manifest"}
 
 
 def test_nothing_is_left_behind_even_when_the_stage_fails(location, tmp_path):
     (tmp_path / "rows").write_bytes(b"2")
-    with pytest.raises(ZeroDivisionError), exchange_at(location) as exchange:
-        exchange.given(tmp_path / "rows")
-        _ = 1 / 0
-    filesystem, root = fsspec.core.url_to_fs(location)
-    assert not filesystem.exists(root) or filesystem.find(root) == []
+    filesystem, root = url_to_fs(location)
+
+    def fail() -> None:
+        with exchange_at(location) as exchange:
+            exchange.given(tmp_path / "rows")
+            assert len(filesystem.find(root)) == 1
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert not filesystem.find(root)
 
 
 def test_a_place_of_an_unknown_kind_is_refused():
-    with pytest.raises(UsageError, match="URI of a known filesystem .*nowhere"), exchange_at("nowhere://bucket/temp"):
+    with pytest.raises(UsageError, match=r"URI of a known filesystem .*nowhere"), exchange_at("nowhere://bucket/temp"):
         pass

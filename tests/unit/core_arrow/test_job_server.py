@@ -66,6 +66,6 @@ def test_without_maven_the_way_round_it_is_told(tmp_path, monkeypatch):
 def test_what_maven_says_is_told(tmp_path, monkeypatch):
     fake_maven(tmp_path, "echo '[ERROR] Could not find artifact'; exit 1")
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    with pytest.raises(PlatformError, match="must be got by Maven .*Could not find artifact"):
+    with pytest.raises(PlatformError, match=r"must be got by Maven .*Could not find artifact"):
         flink_job_server(tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
