@@ -159,7 +159,7 @@ def _identity(backend: RemoteTarget, digest: str) -> str:
     taken = [0]
     for run in backend.runs(_LOOKED_AT):
         if found := numbered.fullmatch(run.request_id or ""):
-            if run.state not in ENDED:
+            if run.state not in ENDED and run.state != "cancelling":
                 return found[0]
             taken.append(int(found[1]))
     return f"{digest}-{max(taken) + 1}"

@@ -46,7 +46,7 @@ def test_pressing_enter_twice_makes_one_run(submit: Invoke, remote: MemoryTarget
     assert len(remote.made) == 1
 
 
-@pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
+@pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled", "cancelling"])
 def test_a_run_that_has_ended_is_no_hindrance(state: Any, submit: Invoke, remote: MemoryTarget) -> None:
     submit()
     remote.made["run-1"] = replace(remote.made["run-1"], state=state)
