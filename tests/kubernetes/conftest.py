@@ -61,3 +61,48 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setenv("KUBECONFIG", path)
         monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", path)  # read once, when it is imported
         yield fake
+
+
+@pytest.fixture
+def world(tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A registry beside the cluster, whose readiness is looked at often."""
+    from released import World
+
+    from tidemill.kserve import services
+
+    monkeypatch.setattr(services, "_POLL_S", 0.01)
+    return World(tmp_path, cluster)
+
+
+@pytest.fixture
+def executing(kfp: Any, world: Any) -> Any:
+    """The KFP fake, which does what a run of `roll_out` does in the cluster."""
+    from tidemill.errors import TidemillError
+    from tidemill.kserve.run import roll_out
+
+    def execute(run: dict[str, Any]) -> None:
+        version = kfp.versions[run["pipeline_version_reference"]["pipeline_version_id"]]
+        task = version["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"].get("roll-out")
+        if task is None:
+            return
+        given = {k: v["runtimeValue"]["constant"] for k, v in task["inputs"]["parameters"].items()}
+        where = (
+            world.root / "registry",
+            given["endpoints"],
+            given["settings"],
+            world.root / "out",
+            "control@sha256:ab",
+        )
+        try:
+            version, percent = int(given["version"]), int(given["traffic_percent"])
+            roll_out(given["model"], version, given["back"], percent, *where)
+        except TidemillError as error:
+            labels = {"pipeline/runid": run["run_id"]}
+            node = {"workflows.argoproj.io/node-name": "lending-rollout-x.root.roll-out.executor"}
+            world.cluster.pod(f"pod-{len(world.cluster.pods)}", "Failed", labels, f"starting\n{error}", node)
+            kfp.end(run["run_id"], "FAILED", {"roll-out": "FAILED"})
+        else:
+            kfp.end(run["run_id"], "SUCCEEDED", {"roll-out": "SUCCEEDED"})
+
+    kfp.on_run = execute
+    return kfp

@@ -7,63 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_fake import SHAPES, ClusterFake
+from cluster_fake import SHAPES
+from released import SETTINGS, World
 
-from tidemill.artifacts import ModelManifest
 from tidemill.errors import PlatformError, UsageError
-from tidemill.files import digest_tree, write_json
+from tidemill.files import write_json
 from tidemill.kserve import services
 from tidemill.kserve.cluster import Cluster
-from tidemill.kserve.routes import route_of
 from tidemill.kserve.run import Place, release, roll_out, rollback, run
 from tidemill.kserve.services import Predictor, manifest
 from tidemill.kserve.settings import KserveSettings
-from tidemill.serving.registry import Registry
-
-ROW = {"age": 31.5, "job": "l'été"}
-SETTINGS = KserveSettings(address="https://models.example.com", hostname="models.example.com")
-
-
-class World:
-    """A cluster, the registry on its volume, and as many versions as a test registers."""
-
-    def __init__(self, root: Path, cluster: ClusterFake) -> None:
-        self.root, self.cluster = root, cluster
-        self.store = Registry(root / "registry", "lending")
-
-    def register(self, answer: float | None = None) -> int:
-        """Registers a version, whose predictor answers as rehearsed, or something else."""
-        number = len(self.store.versions()) + 1
-        model = self.root / f"model-{number}"
-        write_json(model / "saved_model" / "weights.json", {"number": number})
-        digest = digest_tree(model / "saved_model")
-        ModelManifest("lending", "regression", (), 0.5, {}, {}, (), digest, {}).write(model)
-
-        def fill(extra: Path, version: int) -> None:
-            write_json(extra / "sample.json", {"instance": ROW, "prediction": float(number), "tolerance": 1e-5})
-
-        version = self.store.add(model, fill, f"run-{number}")
-        predicted = float(number) if answer is None else answer
-        self.cluster.controller(f"lending-v{version}").predict = lambda body: (200, {"predictions": [predicted]})
-        return version
-
-    def place(self, settings: KserveSettings = SETTINGS) -> Place:
-        return Place(Cluster("tidemill", pause=lambda seconds: None), self.store, settings, "control@sha256:ab")
-
-    @property
-    def traffic(self) -> dict[int, int]:
-        route = self.cluster.object("httproutes", "lending")
-        return dict(route_of(route).weights) if route else {}
-
-    @property
-    def served(self) -> list[str]:
-        return sorted(name for _, plural, name in self.cluster.objects if plural == "inferenceservices")
-
-
-@pytest.fixture
-def world(tmp_path: Path, cluster: ClusterFake, monkeypatch: pytest.MonkeyPatch) -> World:
-    monkeypatch.setattr(services, "_POLL_S", 0.01)
-    return World(tmp_path, cluster)
 
 
 def test_the_first_version_gets_all_the_traffic_whatever_its_share(world: World) -> None:

@@ -154,6 +154,7 @@ class KfpFake:
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.max_page = MAX_PAGE
+        self.on_run: Callable[[Json], None] = lambda run: None
         self._clock = datetime.now(UTC).replace(microsecond=0)
         self._lock = threading.RLock()
         self._server = _Server(self)
@@ -443,6 +444,7 @@ class KfpFake:
         }
         self.runs[made["run_id"]] = made
         self.experiments[made["experiment_id"]]["last_run_created_at"] = time
+        self.on_run(made)
         return made
 
     def _check_run(self, request: Request, asked: Json, kind: str) -> None:
