@@ -9,7 +9,8 @@ import pytest
 from tidemill.errors import UsageError
 from tidemill_pipelines.targets.config import parse_target
 from tidemill_pipelines.targets.vertex.endpoints import VertexEndpoints
-from tidemill_pipelines.targets.vertex.release import release_settings, vertex_release
+from tidemill_pipelines.targets.vertex.release import vertex_release
+from tidemill_pipelines.targets.vertex.settings import release_settings
 
 TARGET = """
 kind: vertex

@@ -475,3 +475,84 @@ def test_only_what_is_a_prediction_request_is_sent(world: Any) -> None:
         rollouts(world).endpoint.predict({"inputs": []})
     with pytest.raises(UsageError, match=r"`tidemill deploy other` makes it"):
         Rollouts(world.clients, Settings.parse(world.settings), "other").endpoint.get()
+
+
+def test_an_endpoints_own_host_may_take_a_while_to_be_known(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is new: until it is known, connections fail in a way that says nothing of the model."""
+    from tidemill.vertex.endpoints import ModelEndpoint
+
+    asked: list[str] = []
+
+    def predict(self: Any, body: Any) -> Any:
+        asked.append(self.name)
+        if len(asked) < 3:
+            raise PlatformError(self.name, "its host cannot be found") from ConnectionError("Name or service not known")
+        endpoint = self.get()
+        return {"predictions": [0.5], "deployedModelId": endpoint.deployed_models[0].id}
+
+    monkeypatch.setattr(ModelEndpoint, "predict", predict)
+    world.settings["dedicated"] = True
+    assert world.release("1").version == "1"
+    assert asked[:3] == ["toy-smoke-1"] * 3
+    asked.clear()
+    monkeypatch.setattr("tidemill.vertex.rollout._SETTLED_S", 0.0)
+    with pytest.raises(PlatformError, match="its host cannot be found"):
+        world.release("2")
+    assert world.traffic() == {"1": 100}
+
+
+def test_an_endpoint_that_another_makes_at_the_same_moment_is_used(
+    world: Any, monkeypatch: pytest.MonkeyPatch, fake: Any
+) -> None:
+    from tidemill.vertex.endpoints import ModelEndpoint
+
+    world.release("1")
+    find, looks = ModelEndpoint.find, []
+
+    def blind(self: Any) -> Any:
+        looks.append(self.name)
+        return None if looks.count("toy") == 1 and self.name == "toy" else find(self)
+
+    monkeypatch.setattr(ModelEndpoint, "find", blind)
+    world.release("2")
+    assert [endpoint.display_name for endpoint in _endpoints(world)] == ["toy"]
+    assert world.traffic() == {"2": 100}
+
+
+def test_a_deployment_that_another_call_is_at_is_told(world: Any, fake: Any) -> None:
+    world.release("1")
+    world.register("2")
+    fake.refuse("DeployModel", "ALREADY_EXISTS", "A DeployedModel with ID 1 exists already")
+    with pytest.raises(PlatformError, match="must be deployed by one call at a time") as raised:
+        world.deploy("2")
+    assert "run this again when that has ended" in str(raised.value.remedy)
+
+
+def test_a_service_that_stays_unavailable_stops_a_creation_in_time(world: Any, fake: Any) -> None:
+    fake.refuse("UploadModel", "UNAVAILABLE", "the service is drowning", times=1000)
+    with pytest.raises(PlatformError, match="the service is drowning"):
+        world.register("1")
+
+
+def test_a_private_endpoint_that_cannot_be_asked_says_from_where(world: Any, fake: Any) -> None:
+    world.settings |= {"private": True, "network": "projects/123456789012/global/networks/example"}
+    world.release("1")
+    fake.set(wrong={f"{MODEL}@1": "failing"})
+    endpoint = rollouts(world).endpoint
+    with pytest.raises(PlatformError, match="status 500"):
+        endpoint.predict({"instances": [{"age": 1}]})
+    (deployed,) = world.endpoint().deployed_models
+    endpoint.undeploy(deployed.id)
+    with pytest.raises(UsageError, match="has no deployed model"):
+        endpoint.predict({"instances": [{"age": 1}]})
+    fake.set(http="http://127.0.0.1:1")
+    with pytest.raises(PlatformError, match="ConnectionRefused") as raised:
+        world.release("2")
+    assert "from within its network, projects/123456789012" in str(raised.value.remedy)
+
+
+@pytest.mark.parametrize("name", ["Loans (production)", "x" * 90, "7-models"])
+def test_any_name_makes_a_legal_endpoint(world: Any, name: str) -> None:
+    world.settings["endpoint"] = name
+    assert world.release("1").version == "1"
+    assert world.endpoint(name) is not None

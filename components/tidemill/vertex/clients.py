@@ -148,15 +148,13 @@ class Clients:
             UsageError: if the service refuses what was asked.
             PlatformError: if it fails, or isn't done in time: the operation goes on, and a later call finds it.
         """
-        with self._told(where):
+        api = api_errors()
+        with self._told(where, api.RetryError):
             try:
                 return operation.result(timeout=self.patience.operation)
-            except TimeoutError as error:
-                name = operation.operation.name
-                remedy = "try again: what goes on meanwhile is found"
-                raise PlatformError(where, f"{name} must end within {self.patience.operation:g} s", None, remedy) from (
-                    error
-                )
+            except (TimeoutError, api.RetryError) as error:
+                expected = f"{operation.operation.name} must end within {self.patience.operation:g} s"
+                raise PlatformError(where, expected, None, "try again: what goes on meanwhile is found") from error
 
     @contextlib.contextmanager
     def _told(self, where: str, passing: Any = ()) -> Iterator[None]:
@@ -167,7 +165,8 @@ class Clients:
             raise
         except api.RetryError as error:
             raise fault(where, error.cause or error, self.location) from error
-        except (api.GoogleAPIError, auth_errors().GoogleAuthError) as error:
+        # Over HTTPS, requests' errors of the connection are plain OSErrors.
+        except (api.GoogleAPIError, auth_errors().GoogleAuthError, OSError) as error:
             raise fault(where, error, self.location) from error
 
     def _client(self, name: str, host: str | None = None, **options: Any) -> Any:

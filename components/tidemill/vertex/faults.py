@@ -37,7 +37,7 @@ def fault(where: str, error: Exception, location: Location) -> TidemillError:
 
     Args:
         where: what was asked for: ``schedule nightly``.
-        error: of ``google.api_core`` or ``google.auth``.
+        error: of ``google.api_core`` or ``google.auth``, or of the connection.
     """
     api, auth = api_errors(), auth_errors()
     said = _words(error)
@@ -55,7 +55,7 @@ def fault(where: str, error: Exception, location: Location) -> TidemillError:
         return UsageError(where, "was refused", said)
     if _UNRESOLVED.search(said):
         remedy = f"is there a region {location.region}? Does this machine reach {location.api_endpoint}?"
-        return PlatformError(where, f"{location.api_endpoint} cannot be found", said, remedy)
+        return PlatformError(where, "its host cannot be found", said, remedy)
     return PlatformError(where, "was not answered", f"{type(error).__name__}: {said}", "try again later")
 
 

@@ -152,12 +152,19 @@ class Rollouts:
             time.sleep(self._clients.patience.pause)
 
     def _ask(self, endpoint: ModelEndpoint, sample: Sample) -> dict[str, Any]:
-        try:
-            return endpoint.predict(sample.request)
-        except UsageError as error:  # the row is a good one: the rehearsal's server answered it
-            raise PlatformError(
-                error.where, "must answer a test row", error.got, "see its logs in the console"
-            ) from error
+        deadline = time.monotonic() + _SETTLED_S
+        while True:
+            try:
+                return endpoint.predict(sample.request)
+            except UsageError as error:  # the row is a good one: the rehearsal's server answered it
+                where, remedy = error.where, "see its logs in the console"
+                raise PlatformError(where, "must answer a test row", error.got, remedy) from error
+            except PlatformError as error:
+                # The name of an endpoint's own host takes a while to be known.
+                unknown = self._settings.dedicated and isinstance(error.__cause__, OSError)
+                if not unknown or time.monotonic() > deadline:
+                    raise
+            time.sleep(self._clients.patience.pause)
 
     def _retire(self, wanted: str) -> tuple[str, ...]:
         """Takes off what has no traffic, after what is on its way has had time to arrive."""

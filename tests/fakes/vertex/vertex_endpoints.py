@@ -33,7 +33,7 @@ class Endpoints:
         if endpoint.traffic_split or endpoint.deployed_models:
             raise Refusal("INVALID_ARGUMENT", "A new endpoint has no models and no traffic.")
         identity = request.endpoint_id or self.world.number_for()
-        if not re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?|[1-9]\d{0,9}", request.endpoint_id or "a"):
+        if not re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?|[1-9]\d{0,8}", request.endpoint_id or "a"):
             raise Refusal("INVALID_ARGUMENT", f"endpoint_id '{request.endpoint_id}' is invalid.")
         endpoint.name = f"{self.world.parent}/endpoints/{identity}"
         if endpoint.name in self.world.endpoints:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import google_crc32c
-from vertex_world import World
+from vertex_world import Refusal, World
 
 
 class _Refused(Exception):
@@ -71,7 +71,10 @@ def storage_server(world: World, predict: Any) -> ThreadingHTTPServer:
 
         def _dispatch(self, method: str, path: str, query: dict[str, str], body: bytes) -> Any:
             if match := re.fullmatch(r"/private/(\d+):predict", path):
-                return predict(match.group(1), json.loads(body)["instances"])
+                try:
+                    return predict(match.group(1), json.loads(body)["instances"])
+                except Refusal as refusal:
+                    raise _Refused(500, refusal.message) from refusal
             if match := re.fullmatch(r"/upload/storage/v1/b/([^/]+)/o", path):
                 world.requests.append({"method": "storage.objects.insert", "request": {"query": query}})
                 return self._insert(match.group(1), query, body)

@@ -13,7 +13,7 @@ from tidemill.vertex.rollout import Outcome, Rollouts
 from tidemill.vertex.run import predict_url
 from tidemill_pipelines.targets.config import TargetConfig
 from tidemill_pipelines.targets.remote_endpoints import ModelVersion, RemoteEndpoint, Rollout, ServedVersion
-from tidemill_pipelines.targets.vertex.release import release_settings
+from tidemill_pipelines.targets.vertex.settings import release_settings
 from tidemill_pipelines.targets.vertex.target import location_of
 
 

@@ -6,11 +6,10 @@ from dataclasses import asdict
 
 from kfp import dsl
 
-from tidemill.errors import UsageError
 from tidemill.vertex.component import deploy, find_champion, register
-from tidemill.vertex.settings import Settings
 from tidemill_pipelines.release import Release
-from tidemill_pipelines.targets.config import TargetConfig, VertexDeployment
+from tidemill_pipelines.targets.config import TargetConfig
+from tidemill_pipelines.targets.vertex.settings import release_settings
 
 
 def vertex_release(config: TargetConfig, serving_image: str) -> Release:
@@ -31,38 +30,4 @@ def vertex_release(config: TargetConfig, serving_image: str) -> Release:
         settings={
             name: value for name, value in asdict(release_settings(config, serving_image)).items() if value is not None
         },
-    )
-
-
-def release_settings(config: TargetConfig, serving_image: str) -> Settings:
-    """Returns what `register` and `deploy` are told of a target.
-
-    Raises:
-        UsageError: if the target's `deploy` can't be meant.
-    """
-    chosen, settings = config.deployment, config.on_vertex
-    if not isinstance(chosen, VertexDeployment):
-        raise UsageError("deploy", "must be of kind vertex", chosen.kind)
-    if chosen.private and settings.network is None:
-        raise UsageError("deploy.private", "needs `vertex.network`: only that reaches a private endpoint")
-    accelerator = chosen.accelerator
-    root = (config.pipeline_root or "gs://").rstrip("/")
-    return Settings(
-        models_uri=f"{root}/models",
-        serving_image=serving_image,
-        labels=dict(config.labels),
-        endpoint=chosen.endpoint,
-        machine=chosen.machine,
-        accelerator=accelerator.type if accelerator else None,
-        accelerator_count=accelerator.count if accelerator else 1,
-        min_replicas=chosen.min_replicas,
-        max_replicas=chosen.max_replicas,
-        target_cpu_percent=chosen.target_cpu_percent,
-        service_account=chosen.service_account,
-        dedicated=chosen.dedicated,
-        private=chosen.private,
-        network=settings.network,
-        cmek_key=settings.cmek_key,
-        traffic_percent=chosen.traffic_percent,
-        drain_s=chosen.drain_s,
     )
