@@ -105,8 +105,7 @@ class FindLargest(beam.PTransform):
 def preprocessing_fn(inputs):
     amount = words.dense(inputs["amount"])
     (largest,) = tft.experimental.ptransform_analyzer([amount], FindLargest(), [tf.float32], [[]])
-    country = tf.squeeze(tf.sparse.to_dense(words.column(inputs["country"]), default_value="?"), 1)
-    return {"amount": amount / largest, "country": tft.compute_and_apply_vocabulary(country)}
+    return {"amount": amount / largest}
 '''
 WORDS = """
 import tensorflow as tf

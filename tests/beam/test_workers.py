@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from tidemill.beam import opened_cluster
-from tidemill.bundle import open_bundle
+from tidemill.bundle import open_bundle, pack
+from tidemill.errors import PlatformError, UserCodeError
+from tidemill.evaluate.run import run as evaluate
 from tidemill.files import digest_tree
+from tidemill.ingest.run import run as ingest
 from tidemill.transform.run import run as transform
 
 _START_S = 60
@@ -74,3 +77,36 @@ def test_user_code_reaches_workers_that_never_saw_it(shop, examples, on_worker_p
         report = transform(shop.user_bundle, examples, tmp_path, graph, transformed, runner, flags)
         found[runner] = report.rows, report.features, digest_tree(transformed)
     assert found["flink"] == found["direct"]
+
+
+def test_rows_answers_and_metrics_come_back_from_workers_of_another_disk(shop, examples, on_worker_pool, tmp_path):
+    ingest(shop.bundle, str(shop.table), "", tmp_path / "examples", "flink", on_worker_pool)
+    assert digest_tree(tmp_path / "examples") == digest_tree(examples)
+    (tmp_path / "none").mkdir()
+    found = {}
+    for runner, flags in (("direct", []), ("flink", on_worker_pool)):
+        out = tmp_path / runner
+        outputs = (out / "evaluation", out / "blessing", out / "predictions")
+        report = evaluate(shop.bundle, examples, shop.model, tmp_path / "none", *outputs, runner, flags)
+        found[runner] = report, digest_tree(out / "predictions")
+    assert found["flink"] == found["direct"]
+    (location,) = [flag.partition("=")[2] for flag in on_worker_pool if flag.startswith("--temp_location")]
+    assert len(list(Path(location).iterdir())) == 0  # what passed through was removed
+
+
+def test_a_fault_in_user_code_on_a_worker_is_told_as_the_user_s(shop, examples, on_worker_pool, tmp_path):
+    for module in open_bundle(shop.user_bundle).directory.glob("*.py"):
+        (tmp_path / module.name).write_text(module.read_text())
+    (tmp_path / "later.py").write_text("def unchanged(value):\n    raise ValueError('too large to be true')\n")
+    problem = open_bundle(shop.user_bundle).problem
+    bundle = pack(problem, tmp_path, tmp_path / "bundles")
+    with pytest.raises(UserCodeError, match="too large to be true"):
+        transform(bundle, examples, tmp_path, tmp_path / "graph", tmp_path / "out", "flink", on_worker_pool)
+    assert not (tmp_path / "graph").exists()
+
+
+def test_a_job_server_that_does_not_start_is_the_platform_s_fault(shop, flink_jar):
+    flags = [f"--flink_job_server_jar={flink_jar}", "--job_server_java_launcher=no-java-here"]
+    cluster = opened_cluster(open_bundle(shop.bundle), "flink", flags)
+    with pytest.raises(PlatformError, match=r"job server of flink: must start .*no-java-here.*\n.*--job_endpoint"):
+        cluster.__enter__()

@@ -82,7 +82,7 @@ def _sums(count: int, scale: Fraction, mean: Fraction, rest: Fraction, squares: 
 
 def _root(square: Fraction) -> float:
     try:
-        return math.sqrt(max(square, 0))
+        return math.sqrt(max(square, Fraction(0)))
     except OverflowError:
         return math.inf
 
