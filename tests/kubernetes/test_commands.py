@@ -34,6 +34,7 @@ def tidemill(tmp_path: Path, executing: KfpFake, store: ObjectFake) -> Command:
     """The command in a directory with ``targets/cluster.yaml``: the shipped example, at the fake's address."""
     example = yaml.safe_load((ROOT / "pipelines" / "targets" / "kubernetes.yaml").read_text())
     example["kubernetes"]["host"] = executing.address
+    executing.multi_user, executing.access = True, {"example": ["tidemill"]}
     del example["deploy"]["address"]
     (tmp_path / "targets").mkdir()
     (tmp_path / "targets" / "cluster.yaml").write_text(yaml.safe_dump(example))
@@ -145,7 +146,7 @@ def test_a_model_from_its_release_to_its_rollback(tidemill: Command, executing: 
 
 
 def test_what_the_backend_refuses_ends_the_command_with_its_code(tidemill: Command, executing: KfpFake) -> None:
-    executing.gate = "another"
+    executing.access = {"another": ["tidemill"]}
     refused = tidemill("runs", "list")
     assert refused.returncode == 5
     assert "who asks is not known" in refused.stderr

@@ -119,6 +119,7 @@ class ClusterFake:
         self.logs: dict[str, str] = {}
         self.events: list[Json] = []
         self.forbidden: set[tuple[str, str]] = set()
+        self.asked: set[tuple[str, str]] = set()
         self.controllers: dict[str, Controller] = {}
         self.faults: list[Fault] = []
         self.did: list[str] = []
@@ -238,6 +239,7 @@ class ClusterFake:
         return 404, "text/plain", b"404 page not found\n"
 
     def _permit(self, verb: str, resource: str, namespace: str) -> None:
+        self.asked.add((verb, resource))
         if (verb, resource) in self.forbidden:
             told = (
                 f'{resource} is forbidden: User "system:serviceaccount:{namespace}:tester" cannot {verb} resource '
