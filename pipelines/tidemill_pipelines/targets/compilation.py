@@ -15,9 +15,10 @@ import yaml
 import tidemill
 from tidemill.bundle import pack_views
 from tidemill.errors import UsageError
-from tidemill.images import SERVING, environment_of
+from tidemill.images import SERVING, TENSORFLOW, environment_of
 from tidemill.problem import load_problem
 from tidemill_pipelines.pipelines import load_pipeline
+from tidemill_pipelines.targets.beam import beam_flags
 from tidemill_pipelines.targets.config import TargetConfig
 
 STORE: Final = "/tidemill"
@@ -155,7 +156,7 @@ def compile_package(
             "whole_bundle": bundles["whole"],
             "source": table,
             "beam_runner": target.beam.runner,
-            "beam_flags": list(target.beam.flags),
+            "beam_flags": beam_flags(target, image(TENSORFLOW, target, images)),
             **places(target),
         }
         text = _compile(problem.name, pipeline, target, images, arguments, Path(beside))
