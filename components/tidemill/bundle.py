@@ -68,6 +68,7 @@ class Bundle:
             raise UserCodeError(reference, f"{module_name}.py has no function {function_name}")
         return function  # type: ignore[no-any-return]
 
+
 # What each view leaves out, in pydantic's notation for `exclude`.
 _ALWAYS: dict[str, Any] = {"ingest": {"source"}}
 VIEWS: Mapping[str, Mapping[str, Any]] = {
@@ -94,7 +95,8 @@ def pack_views(problem: Problem, problem_dir: Path, destination: Path) -> dict[s
 def pack(problem: Problem, problem_dir: Path, destination: Path, view: str = "whole") -> Path:
     """Writes a view of a problem as ``destination/<sha256>.zip`` and returns its path.
 
-    The bytes depend on content alone. Python modules beside problem.yaml go in where the view has user code.
+    The bytes depend on content alone, so nothing is compressed: libraries differ in that. Python modules beside
+    problem.yaml go in where the view has user code.
 
     Raises:
         ProblemError: if user code is named whose module doesn't lie beside problem.yaml.
@@ -114,7 +116,7 @@ def pack(problem: Problem, problem_dir: Path, destination: Path, view: str = "wh
                 str(problem_dir / PROBLEM_FILE), f"user_code names {reference}, and {stem}.py is not there"
             )
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.external_attr = 0o644 << 16

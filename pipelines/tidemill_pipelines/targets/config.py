@@ -61,14 +61,20 @@ class Accelerator(Strict):
         default={}, description="Kubernetes only: labels of the nodes, such as cloud.google.com/gke-accelerator."
     )
 
+    @property
+    def is_tpu(self) -> bool:
+        return "tpu" in self.type.lower()
+
 
 class Retries(Strict):
-    """Retries of a task after a failure; the pause grows by ``factor`` from ``backoff_s`` to ``max_backoff_s``."""
+    """Retries of a task after a failure, gates apart; the pause grows by ``factor`` from ``backoff_s``."""
 
     count: int = Field(ge=0, le=10)
-    backoff_s: int = Field(default=30, ge=0)
-    factor: float = Field(default=2.0, ge=1)
-    max_backoff_s: int = Field(default=3600, ge=1, le=3600)
+    backoff_s: int = Field(default=30, ge=0, le=3600)
+    factor: int = Field(default=2, ge=1, description="A whole number: Argo fails on others.")
+    max_backoff_s: int = Field(
+        default=3600, ge=1, le=3600, description="Vertex only: the longest pause. KFP has no limit to it."
+    )
 
 
 class StageSettings(Strict):
@@ -250,6 +256,9 @@ class TargetConfig(Strict):
             faults.append(f"`deploy.kind` must be {self.kind}")
         if unknown := sorted(set(self.stages) - set(STAGES)):
             faults.append(f"`stages` names {', '.join(unknown)}; there are {', '.join(STAGES)}")
+        on_tpu = [name for name in STAGES if name != "train" and _uses_tpu(self.stage(name))]
+        if on_tpu:
+            faults.append(f"only train runs on TPUs, not {', '.join(on_tpu)}")
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -269,6 +278,10 @@ class TargetConfig(Strict):
     def stage(self, name: str) -> StageSettings:
         """Returns what the component ``name`` runs with."""
         return self.stages.get(name, StageSettings()).over(self.defaults)
+
+
+def _uses_tpu(settings: StageSettings) -> bool:
+    return settings.accelerator is not None and settings.accelerator.is_tpu
 
 
 def load_target(name: str) -> TargetConfig:

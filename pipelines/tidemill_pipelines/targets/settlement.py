@@ -12,6 +12,7 @@ from kfp import kubernetes
 from kfp.dsl import pipeline_context
 
 from tidemill.execution import IMAGE_VARIABLE, RUN_VARIABLE, RUNS_VARIABLE, TASK_VARIABLE
+from tidemill.images import TENSORFLOW
 from tidemill.report.conclusion import PLAN_VARIABLE
 from tidemill_pipelines.targets.config import StageSettings, TargetConfig
 from tidemill_pipelines.targets.machines import machine_size
@@ -20,6 +21,8 @@ USER: Final = 65532
 """The uid of our images."""
 _RUN_LABEL: Final = "metadata.labels['pipeline/runid']"
 _STORE: Final = "/tidemill"
+# KFP makes Argo's `maxDuration` of the longest pause: the time for all tries of a task together.
+_WEEK_S: Final = 7 * 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Settlement:
         """
         stage = task.component_spec.name.replace("-", "_")
         settings = self.target.stage(stage)
-        task.set_container_image(self.image(task.container_spec.image))
+        task.set_container_image(self.image(_variant(task.container_spec.image, settings)))
         task.set_env_variable(RUNS_VARIABLE, self.runs)
         task.set_env_variable(TASK_VARIABLE, shown_name(task))
         task.set_env_variable(IMAGE_VARIABLE, task.container_spec.image)
@@ -58,9 +61,10 @@ class Settlement:
             }
             task.set_env_variable(PLAN_VARIABLE, json.dumps(plan))
         _size(task, settings, self.target.kind == "vertex")
-        if settings.retries is not None:
+        if settings.retries is not None and stage != "gate":  # what a gate refused it would refuse again
             again = settings.retries
-            task.set_retry(again.count, f"{again.backoff_s}s", again.factor, f"{again.max_backoff_s}s")
+            longest = _WEEK_S if self.target.kind == "kubernetes" else again.max_backoff_s
+            task.set_retry(again.count, f"{again.backoff_s}s", again.factor, f"{longest}s")
         if settings.cache is False:  # a stage that is never cached stays so
             task.set_caching_options(False)
         if self.target.kind == "kubernetes":
@@ -108,6 +112,14 @@ def settled(pipeline: Any, settlement: Settlement) -> Callable[..., Any]:
 def shown_name(task: Any) -> str:
     """Returns the name of a task as people see it."""
     return str(task._task_spec.display_name or task.name)
+
+
+def _variant(image: str, settings: StageSettings) -> str:
+    """Returns the image that can use the stage's accelerator: ``tidemill/tensorflow-gpu:…`` for tensorflow's."""
+    if settings.accelerator is None:
+        return image
+    variant = "tpu" if settings.accelerator.is_tpu else "gpu"
+    return image.replace(TENSORFLOW, TENSORFLOW.replace("tensorflow:", f"tensorflow-{variant}:"))
 
 
 def _size(task: Any, settings: StageSettings, by_machine: bool) -> None:

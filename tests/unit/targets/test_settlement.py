@@ -9,7 +9,7 @@ import yaml
 from kfp import compiler, dsl
 
 from tidemill_pipelines.pipelines import load_pipeline
-from tidemill_pipelines.targets.config import parse_target
+from tidemill_pipelines.targets.config import ConfigError, parse_target
 from tidemill_pipelines.targets.settlement import Settlement, machine_size, settled
 
 STAGES = """
@@ -110,6 +110,28 @@ def test_retries_pause_ever_longer(vertex):
         "backoffFactor": 3.0,
         "backoffMaxDuration": "60s",
     }
+
+
+def test_on_kfp_the_tries_have_time_whatever_the_pause(kubernetes):
+    """KFP makes Argo's maxDuration, which counts the tries as well, of what is called the longest pause."""
+    assert tasks(kubernetes)["train"]["retryPolicy"]["backoffMaxDuration"] == "604800s"
+
+
+def test_a_gate_is_never_asked_again(vertex, kubernetes):
+    for documents in (vertex, kubernetes):
+        assert not any("retryPolicy" in tasks(documents)[name] for name in ("gate", "gate-2", "gate-3"))
+
+
+def test_a_stage_with_an_accelerator_gets_the_image_that_can_use_it(vertex, tmp_path):
+    assert "/tensorflow-gpu:" in container(vertex, "exec-train")["image"]
+    assert "/tensorflow:" in container(vertex, "exec-transform")["image"]
+    tpu = compiled("vertex", "stages: {train: {accelerator: {type: TPU_V5_LITEPOD, count: 4}}}", tmp_path)
+    assert "/tensorflow-tpu:" in container(tpu, "exec-train")["image"]
+
+
+def test_tpus_are_for_training_alone():
+    with pytest.raises(ConfigError, match="only train runs on TPUs, not evaluate"):
+        parse_target("kind: vertex\nstages: {evaluate: {accelerator: {type: TPU_V5_LITEPOD}}}", "target.yaml")
 
 
 def test_caching_can_be_turned_off_and_not_on_for_what_is_never_cached(vertex):

@@ -11,12 +11,13 @@ from tidemill_pipelines.targets.checking.subject import Subject, Task
 _IMPURE: Final = ("locate", "find_champion", "register", "deploy", "report")
 """Stages whose result depends on more than their inputs, or whose effect is what they are for."""
 _MOST_RETRIES: Final = 10
+_WEEK_S: Final = 7 * 24 * 3600
 
 
 @check(
     "retry-window",
     "warning",
-    "On KFP `max_backoff_s` is the time for all tries of a task: then none begins, and a running one is ended.",
+    "On KFP `backoffMaxDuration` is the time for all tries of a task: then none begins, and a running one is ended.",
     ["kubernetes"],
 )
 def retry_window(subject: Subject) -> Iterator[Told]:
@@ -26,11 +27,12 @@ def retry_window(subject: Subject) -> Iterator[Told]:
         window = _seconds(policy.get("backoffMaxDuration", "3600s"))
         first, factor = _seconds(policy.get("backoffDuration", "0s")), float(policy.get("backoffFactor", 2))
         pauses = sum(first * factor**number for number in range(again))
-        if again and (not limit or limit * (again + 1) + pauses > window):
+        tries = limit * (again + 1) + pauses if limit else _WEEK_S
+        if again and tries > window:
             told = (
                 f"{again + 1} tries of {limit} s and their pauses" if limit else f"{again + 1} tries of no limited time"
             )
-            cure = "set `timeout_s` so that the tries fit, or leave `retries` out for this stage"
+            cure = "set a longer backoff_max_duration, or a timeout so that the tries fit"
             yield Told(task.name, f"has {window:g} s for {told}: longer ones are ended and not tried again", cure)
 
 
@@ -40,9 +42,7 @@ def retry_window(subject: Subject) -> Iterator[Told]:
 def gate_retried(subject: Subject) -> Iterator[Told]:
     for task in subject.containers:
         if task.stage == "gate" and _retries(task):
-            yield Told(
-                task.name, f"is a gate with {_retries(task)} retries", "set `stages: {gate: {retries: {count: 0}}}`"
-            )
+            yield Told(task.name, f"is a gate with {_retries(task)} retries", "call no .set_retry() on it")
 
 
 @check("retries-too-many", "warning", "A task is tried more than ten times: faults that don't pass cost that much.")
@@ -61,12 +61,12 @@ def retry_pause(subject: Subject) -> Iterator[Told]:
                 yield Told(task.name, f"its {name} is {policy[name]}", "use at most 3600s")
 
 
-@check("retry-factor", "error", "A pause that shrinks or stays negative is refused.")
+@check("retry-factor", "error", "A pause that shrinks is refused, and on KFP Argo fails on a factor with a fraction.")
 def retry_factor(subject: Subject) -> Iterator[Told]:
     for task in subject.containers:
         factor = float(task.spec.get("retryPolicy", {}).get("backoffFactor", 2))
-        if factor < 1:
-            yield Told(task.name, f"its backoffFactor is {factor:g}", "use 1 or more")
+        if factor < 1 or (subject.target.kind == "kubernetes" and not factor.is_integer()):
+            yield Told(task.name, f"its backoffFactor is {factor:g}", "use a whole number from 1")
 
 
 @check(
