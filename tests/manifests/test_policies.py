@@ -173,6 +173,13 @@ def test_a_right_too_many_is_found(kind: str, change: Any, expected: str, render
     assert any(expected in fault for fault in rbac_faults(document))
 
 
+def test_the_driver_may_ask_when_a_run_was_due(rendered: dict[str, Documents]) -> None:
+    """Refused, it warns in its own log and hands out the time of creation: `schedule.time` would be wrong unseen."""
+    for overlay in OVERLAYS:
+        rules = of_kind(rendered[overlay], "Role")["tidemill-pipeline"]["rules"]
+        assert {"apiGroups": ["argoproj.io"], "resources": ["workflows"], "verbs": ["get"]} in rules, overlay
+
+
 def test_who_asks_nothing_of_kubernetes_gets_no_token(rendered: dict[str, Documents], all_pods: list[Pod]) -> None:
     for overlay in OVERLAYS:
         accounts = of_kind(rendered[overlay], "ServiceAccount")
