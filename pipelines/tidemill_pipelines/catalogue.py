@@ -25,6 +25,10 @@ its environment. What each artefact holds is told in [artifacts.py](tidemill/art
 """
 
 
+_ELSEWHERE = {"vertex": "Vertex AI", "kserve": "KServe"}
+"""The packages that hold the same components for other backends."""
+
+
 @dataclass(frozen=True)
 class Port:
     """An input or output of a component.
@@ -60,6 +64,11 @@ class Entry:
     outputs: tuple[Port, ...]
     documented: tuple[str, ...]
 
+    @property
+    def title(self) -> str:
+        """The component's name, with that of the backend that it releases into."""
+        return f"{self.name} on {_ELSEWHERE[self.stage]}" if self.stage in _ELSEWHERE else self.name
+
 
 def components() -> Iterator[tuple[str, BaseComponent]]:
     """Yields every component with the name of its stage, stages in alphabetical order."""
@@ -72,10 +81,11 @@ def components() -> Iterator[tuple[str, BaseComponent]]:
 
 
 def entries() -> list[Entry]:
-    """Returns all components in the order in which training runs them; those it doesn't use come last."""
+    """Returns all components in the order in which training runs them; what releases elsewhere comes last."""
     order = {name: i for i, name in enumerate(_execution_order(load_pipeline("training").pipeline_spec))}
     found = [_entry(stage, component) for stage, component in components()]
-    return sorted(found, key=lambda entry: (order.get(entry.name, len(order)), entry.name))
+    elsewhere = {entry: entry.stage if entry.stage in _ELSEWHERE else "" for entry in found}
+    return sorted(found, key=lambda entry: (elsewhere[entry], order.get(entry.name, len(order)), entry.name))
 
 
 def _entry(stage: str, component: Any) -> Entry:
@@ -100,7 +110,7 @@ def _port(name: str, port: Any, told: dict[str, str]) -> Port:
         name,
         kind.removeprefix("system."),
         bool(version),
-        told.get(name, ""),
+        told.get(name, "").replace("|", "\\|"),  # which would end the table's cell
         None if default is None else repr(default),
     )
 
@@ -126,7 +136,7 @@ def render(catalogue: Sequence[Entry]) -> str:
     """Returns the catalogue as Markdown."""
     rows = ["| stage | component | environment | artefacts in | artefacts out |", "|---|---|---|---|---|"]
     for entry in catalogue:
-        stage, component = f"[{entry.stage}](tidemill/{entry.stage})", f"[{entry.name}](#{entry.name})"
+        stage, component = f"[{entry.stage}](tidemill/{entry.stage})", f"[{entry.title}](#{_anchor(entry.title)})"
         artifacts = f"{_artifacts(entry.inputs)} | {_artifacts(entry.outputs)}"
         rows.append(f"| {stage} | {component} | {environment_of(entry.image)} | {artifacts} |")
     return "\n".join([_HEAD, *rows, *(_section(entry) for entry in catalogue)]) + "\n"
@@ -136,8 +146,13 @@ def _artifacts(ports: Sequence[Port]) -> str:
     return "<br>".join(f"{port.name} [{port.type}]" for port in ports if port.artifact) or "–"
 
 
+def _anchor(title: str) -> str:
+    """Returns what GitHub makes of a heading."""
+    return title.lower().replace(" ", "-")
+
+
 def _section(entry: Entry) -> str:
-    lines = [f"\n## {entry.name}", f"`tidemill.{entry.stage}.component`, image `{entry.image}`", "", entry.summary]
+    lines = [f"\n## {entry.title}", f"`tidemill.{entry.stage}.component`, image `{entry.image}`", "", entry.summary]
     for title, ports in (("in", entry.inputs), ("out", entry.outputs)):
         if ports:
             lines += ["", f"| {title} | type | what |", "|---|---|---|"]

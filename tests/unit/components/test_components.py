@@ -16,7 +16,7 @@ from tidemill import images
 from tidemill.images import environment_of
 from tidemill_pipelines.catalogue import Entry, components, entries
 
-COMPONENTS = {component.name: (stage, component) for stage, component in components()}
+COMPONENTS = {f"{stage}.{component.name}": (stage, component) for stage, component in components()}
 ENTRIES = entries()
 HEAVY = (
     "tensorflow",
@@ -34,7 +34,7 @@ def component(request: pytest.FixtureRequest) -> Any:
     return COMPONENTS[request.param][1]
 
 
-@pytest.fixture(params=ENTRIES, ids=lambda entry: entry.name)
+@pytest.fixture(params=ENTRIES, ids=lambda entry: entry.title)
 def entry(request: pytest.FixtureRequest) -> Entry:
     return request.param
 
