@@ -56,10 +56,6 @@ class Kfp:
         self.recurring = kfp_server_api.RecurringRunServiceApi(self._client)
         self.health = kfp_server_api.HealthzServiceApi(self._client)
 
-    def close(self) -> None:
-        self._client.close()
-        self._client.rest_client.pool_manager.clear()
-
     def call(
         self,
         what: str,
