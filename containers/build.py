@@ -59,7 +59,8 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
             certificates=_certificates(environment),
             keep_layers=options.keep_layers,
         )
-        build(order, find_engine(options.engine), Source.read(options.commit, environment.get("SOURCE_DATE_EPOCH")))
+        source = Source.read(options.commit, environment.get("SOURCE_DATE_EPOCH") or None)
+        build(order, find_engine(options.engine), source)
     except TidemillError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_code
@@ -146,6 +147,7 @@ def _recipe(order: Order, source: Source, engine: Engine, name: str, tag: str, c
         arguments=arguments,
         certificates=order.certificates,
         volumes=volumes,
+        health_check=image.health_check,
         keep_layers=order.keep_layers,
     )
 

@@ -29,6 +29,7 @@ class Recipe:
         epoch: seconds since 1970 that every file and the image are dated.
         certificates: file with the certificate authorities to trust while building; not in the image.
         volumes: directories of this machine by where the build sees them; what it writes there is dropped.
+        health_check: whether the image has a HEALTHCHECK.
         keep_layers: whether the layers of all stages are kept, for a next build to go on from.
     """
 
@@ -40,6 +41,7 @@ class Recipe:
     arguments: Mapping[str, str] = field(default_factory=dict)
     certificates: Path | None = None
     volumes: Mapping[str, Path] = field(default_factory=dict)
+    health_check: bool = False
     keep_layers: bool = False
 
 
@@ -85,8 +87,8 @@ class Engine:
         if self.name == "docker":
             command += ["--provenance=false"]  # it would wrap the image in an index with the time of the build
         else:
-            # OCI's own format has no HEALTHCHECK; OCI's annotations are labels in either.
-            command += ["--format", "docker", "--timestamp", str(recipe.epoch)]
+            # OCI's format has no HEALTHCHECK. Docker's has the id of the container that built it, a new one each time.
+            command += ["--format", "docker" if recipe.health_check else "oci", "--timestamp", str(recipe.epoch)]
             command += [f"--layers={str(recipe.keep_layers).lower()}"]
             for inside, outside in sorted(recipe.volumes.items()):
                 command += ["--volume", f"{outside}:{inside}:O"]

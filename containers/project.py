@@ -33,12 +33,14 @@ class Image:
     Attributes:
         extras: the extras of pyproject.toml that are installed in it.
         target: the stage of the Containerfile.
+        health_check: whether that stage has a HEALTHCHECK.
         compilers: Debian packages that build what of the environment has no wheel.
         default: whether it is built when none is named.
     """
 
     extras: tuple[str, ...]
     target: str = "stage"
+    health_check: bool = False
     compilers: tuple[str, ...] = ()
     default: bool = True
 
@@ -47,7 +49,7 @@ IMAGES: Final[Mapping[str, Image]] = {
     "control": Image(("control",)),
     "validation": Image(("validation",), compilers=("g++", "python3.11-dev")),  # pyfarmhash, which TFDV imports
     "tensorflow": Image(("tensorflow",)),
-    "serving": Image(("serving",), target="serving"),
+    "serving": Image(("serving",), target="serving", health_check=True),
     "tensorflow-gpu": Image(("tensorflow", "gpu"), default=False),
     "tensorflow-tpu": Image(("tpu",), default=False),
 }

@@ -67,6 +67,8 @@ def describe(
     if inside["interpreter"] == _RAW_PYTHON:  # the official Python images compile theirs: dpkg knows nothing of it
         base.append({"type": "platform", "bom-ref": "python", "name": "python", "version": inside["python"]})
         base[-1]["cpe"] = f"cpe:2.3:a:python:python:{inside['python']}:*:*:*:*:*:*:*"
+    for component in bom["components"]:
+        component["externalReferences"] = _installable(component.get("externalReferences", []))
     bom["metadata"] |= {"timestamp": source.created, "component": root}
     bom["components"] = [project, *bom["components"], *base]
     contents = [project["bom-ref"], *(component["bom-ref"] for component in base)]
@@ -89,6 +91,12 @@ def _locked(extras: Sequence[str]) -> dict[str, Any]:
     if done.returncode != 0:
         raise PlatformError("uv.lock", "uv cannot tell what it holds", done.stderr.strip())
     return dict(json.loads(done.stdout))
+
+
+def _installable(distributions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Returns those files of a package that can be what is in the image: wheels for glibc, or else its source."""
+    wheels = [d for d in distributions if d["url"].endswith(".whl") and "musllinux" not in d["url"]]
+    return wheels or list(distributions)
 
 
 def _debian(status: str, distribution: str) -> Iterator[dict[str, Any]]:

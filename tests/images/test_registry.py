@@ -60,7 +60,7 @@ def test_what_is_pushed_is_named_by_the_digest_that_the_registry_has(base: str, 
     repository, digest = reference.split("@")
     assert repository == f"{registry}/ml/control"
     request = urllib.request.Request(f"http://{registry}/v2/ml/control/manifests/{digest}", method="HEAD")
-    request.add_header("Accept", "application/vnd.docker.distribution.manifest.v2+json")
+    request.add_header("Accept", "application/vnd.oci.image.manifest.v1+json")
     with urllib.request.urlopen(request) as response:
         assert response.headers["Docker-Content-Digest"] == digest
     podman_cli.podman("rmi", f"{repository}:0.1.0")
@@ -72,14 +72,9 @@ def test_what_is_pushed_is_named_by_the_digest_that_the_registry_has(base: str, 
 
 
 def test_the_same_source_gives_the_same_image(images: Images, base: str, tmp_path: Path) -> None:
-    """All of it anew: nothing is kept of the first build but downloads."""
+    """By another engine, and all of it anew: nothing is kept of the first build but downloads."""
     if images.earlier:
         pytest.skip("these images may be of another commit")
-    digests = set()
-    for engine in ("podman", "buildah"):
-        arguments = ("control", "--engine", engine, "--base", base, "--commit", "e" * 40)
-        done = script("build", *arguments, "--output", str(tmp_path / engine), SOURCE_DATE_EPOCH="1700000000")
-        assert done.returncode == 0, done.stderr[-3000:]
-        digests.add(json.loads((tmp_path / engine / "images.json").read_text())["images"]["control"])
-        podman_cli.podman("rmi", "--force", digests.copy().pop())
-    assert len(digests) == 1
+    done = script("build", "control", "--engine", "buildah", "--base", base, "--output", str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((tmp_path / "images.json").read_text())["images"]["control"] == images["control"]

@@ -91,7 +91,7 @@ def test_the_training_pipeline_releases_a_model_in_containers(images: Images, ro
     ran = {task.name: task for task in read_tasks(run_dir)}
     assert set(record.stages) <= set(ran)
     assert {task.code for task in ran.values()} == set(images.file["images"].values())
-    assert Registry(root / "registry", "lending").aliases()["champion"] == 1
+    assert Registry(root / "registry", "lending").aliases().champion == 1
 
 
 def test_a_container_that_fails_fails_its_task_and_ends_the_pipeline(images: Images, root: Path, runner: None) -> None:
