@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import resource
 import shutil
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from tidemill.errors import PlatformError
 from tidemill.files import digest_tree, replaced_directory, write_json
 from tidemill.images import environment_of
 from tidemill.runs import Artifact, TaskRecord
@@ -62,21 +64,28 @@ class Execution:
             exit_code: of the process.
         """
         uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-        replace(
+        record = replace(
             self._record(),
             status="succeeded" if exit_code == 0 else "failed",
             exit_code=exit_code,
             wall_s=(datetime.now(UTC) - self.started).total_seconds(),
             cpu_s=sum(use.ru_utime + use.ru_stime for use in uses),
-            outputs=self._keep() if exit_code == 0 else {},
             import_s=stage["import_s"],
             peak_rss_mb=stage["peak_rss_mb"],
             summary=stage["summary"],
             error=stage["error"],
-        ).write(self.run_dir)
+        )
+        record.write(self.run_dir)  # before the copies: should they fail, the task has ended all the same
         if exit_code == 0:
+            replace(record, outputs=self._keep()).write(self.run_dir)
             for uri in self.outputs.values():
                 write_json(_made(self.run_dir.parent, uri), {"run": self.run_dir.name, "task": self.task})
+            shutil.rmtree(self.scratch, ignore_errors=True)  # what the checkpoints were for is done
+
+    @property
+    def scratch(self) -> Path:
+        """The directory for checkpoints: it outlives a try of the task, not its success."""
+        return self.run_dir / "scratch" / self.task
 
     def _record(self) -> TaskRecord:
         return TaskRecord(
@@ -91,7 +100,10 @@ class Execution:
         )
 
     def _keep(self) -> dict[str, Artifact]:
-        """Copies the small files of every output beside the record; tables and large files stay where they are."""
+        """Copies the small files of every output beside the record; tables and large files stay where they are.
+
+        The digest is that of the copies: what is left out has its digest in a manifest that is not.
+        """
         kept = {}
         for name, uri in self.outputs.items():
             source = local_path(uri)
@@ -104,7 +116,7 @@ class Execution:
             else:
                 with replaced_directory(target) as directory:
                     shutil.copytree(source, directory, ignore=_large, copy_function=shutil.copyfile, dirs_exist_ok=True)
-            kept[name] = Artifact(str(target), digest_tree(source))
+            kept[name] = Artifact(str(target), digest_tree(target))
         return kept
 
 
@@ -113,11 +125,16 @@ def this_execution(arguments: Sequence[str], environment: Mapping[str, str]) -> 
 
     The run's id is what the target's environment says, or else what the place of the outputs says: Vertex AI lays
     them below ``<root>/<project number>/<run>/<task>_<number>/``.
+
+    Raises:
+        PlatformError: if the target says which run this is, and says nothing.
     """
     if RUNS_VARIABLE not in environment or "--executor_input" not in arguments:
         return None
     given = json.loads(arguments[list(arguments).index("--executor_input") + 1])
-    run = environment.get(RUN_VARIABLE) or Path(given["outputs"]["outputFile"]).parent.parent.name
+    run = environment.get(RUN_VARIABLE, Path(given["outputs"]["outputFile"]).parent.parent.name)
+    if not run:
+        raise PlatformError(environment[TASK_VARIABLE], f"needs the run's id in {RUN_VARIABLE}", "an empty one")
     inputs = given.get("inputs", {})
     return Execution(
         run_dir=Path(environment[RUNS_VARIABLE]) / run,
@@ -127,6 +144,22 @@ def this_execution(arguments: Sequence[str], environment: Mapping[str, str]) -> 
         inputs=_uris(inputs.get("artifacts", {})),
         outputs=_uris(given["outputs"].get("artifacts", {})),
     )
+
+
+def begun(arguments: Sequence[str], environment: Mapping[str, str]) -> Execution | None:
+    """Returns this execution, recorded as running; None where no target wants a record of it.
+
+    Raises:
+        PlatformError: if the directory of runs can't be written to.
+    """
+    execution = this_execution(arguments, environment)
+    if execution is not None:
+        try:
+            execution.begin()
+        except OSError as error:
+            remedy = f"the store must be writable for uid {os.getuid()}"
+            raise PlatformError(str(execution.run_dir), "can't be written to", str(error), remedy) from error
+    return execution
 
 
 def maker(runs: Path, uri: str) -> TaskRecord | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from datetime import UTC, datetime
 from importlib import metadata
@@ -15,6 +16,7 @@ from tidemill.files import digest_tree, sha256_file
 from tidemill.stage import Origin
 
 
+@functools.cache
 def installed_digest() -> str:
     """Returns one hex sha256 over the names and versions of all that is installed beside this interpreter."""
     installed = sorted({f"{d.name.lower()}=={d.version}" for d in metadata.distributions()})

@@ -10,10 +10,10 @@ import time
 import traceback
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from tidemill.errors import PlatformError, TidemillError, classify
-from tidemill.execution import RUN_VARIABLE, RUNS_VARIABLE, this_execution
+from tidemill.execution import RUN_VARIABLE, RUNS_VARIABLE, Execution, begun
 from tidemill.files import write_json
 
 RECORD_VARIABLE = "TIDEMILL_TASK_RECORD"
@@ -60,9 +60,12 @@ class Stage:
         self._preload_s = float(os.environ.get(PRELOAD_VARIABLE, "0"))
         self._summary: dict[str, Any] = {}
         self._runs, self._run = os.environ.get(RUNS_VARIABLE), os.environ.get(RUN_VARIABLE)
-        self._execution = None if self._record else this_execution(sys.argv, os.environ)
-        if self._execution:
-            self._execution.begin()
+        self._execution: Execution | None = None
+        if not self._record:
+            try:
+                self._execution = begun(sys.argv, os.environ)
+            except TidemillError as failure:
+                self._end(failure)
 
     @property
     def run_dir(self) -> Path:
@@ -86,7 +89,8 @@ class Stage:
 
     def scratch(self, fallback: str | Path) -> Path:
         """Returns the directory for checkpoints: the target's, or one beside the artefact ``fallback``."""
-        path = Path(self._scratch) if self._scratch else Path(f"{fallback}.scratch")
+        own = self._execution.scratch if self._execution else Path(f"{fallback}.scratch")
+        path = Path(self._scratch) if self._scratch else own
         path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -103,6 +107,9 @@ class Stage:
         failure = classify(self.name, error)
         if failure.exit_code == 1:
             traceback.print_exception(kind, error, trace)
+        self._end(failure)
+
+    def _end(self, failure: TidemillError) -> NoReturn:
         print(f"{type(failure).__name__}: {failure}", file=sys.stderr)
         self._write(failure)
         sys.stdout.flush()

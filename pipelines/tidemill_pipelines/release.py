@@ -17,7 +17,7 @@ class Release:
         find_champion: bundle, registry → champion, reference.
         register: the model, its evidence and registry → registered.
         deploy: registered, registry, endpoints → deployment.
-        scheduled: what the backend replaces by the time that the run was due; empty where the clock is to decide.
+        scheduled: what the backend replaces by the time that the run was due; ``now`` where the clock is to decide.
         created: what it replaces by the time that the run was created, likewise.
         settings: constants for those of ``register`` and ``deploy`` that have a parameter ``settings``.
     """
@@ -25,8 +25,8 @@ class Release:
     find_champion: Component
     register: Component
     deploy: Component
-    scheduled: str = ""
-    created: str = ""
+    scheduled: str = "now"
+    created: str = "now"
     settings: Mapping[str, Any] | None = None
 
     def extra(self, component: Component) -> dict[str, Any]:

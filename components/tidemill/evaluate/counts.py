@@ -17,6 +17,7 @@ import numpy as np
 from scipy import sparse
 
 REPLICATES = 40
+_CHUNK = 16_384  # so that what is added stays in the processor's cache
 Counts = dict[str, np.ndarray]
 """By name: ``<model>/<count>`` float64 [slices, size, sums] and ``<model>/<count>~`` float64 [slices, size, sums,
 replicates]; a count of overall cells has one slice."""
@@ -121,20 +122,24 @@ class Sums:
     low: Counts = field(default_factory=dict)
 
     def add(self, name: str, array: np.ndarray) -> None:
-        """Adds an array of a batch."""
+        """Adds an array of a batch, which belongs to the sums from then on."""
         if name not in self.high:
-            self.high[name], self.low[name] = array, np.zeros_like(array)
+            self.high[name], self.low[name] = np.ascontiguousarray(array), np.zeros(array.shape)
             return
-        before = self.high[name]
-        self.high[name] = total = before + array
+        high, low, more = (a.reshape(-1) for a in (self.high[name], self.low[name], array))
         with np.errstate(invalid="ignore"):  # of an infinite sum nothing is left over, whatever this makes of it
-            added = total - before
-            self.low[name] += (before - (total - added)) + (array - added)
+            for start in range(0, high.size, _CHUNK):
+                chunk = slice(start, start + _CHUNK)
+                before, value = high[chunk], more[chunk]
+                total = before + value
+                added = total - before
+                low[chunk] += (before - (total - added)) + (value - added)
+                high[chunk] = total
 
     def merge(self, other: Sums) -> None:
         """Adds all of another's sums."""
         for name, array in other.high.items():
-            self.add(name, array)
+            self.add(name, array.copy() if name not in self.high else array)
             self.low[name] += other.low[name]
 
     def counts(self) -> Counts:

@@ -17,7 +17,7 @@ def locate(
 
     Args:
         source: file, directory, glob or URI; may hold templates such as `{{ schedule.time | date('%Y-%m-%d') }}`.
-        scheduled: when the run was due, as the backend says it; empty if it doesn't.
+        scheduled: when the run was due, as the backend says it; `now` where the clock is to decide.
         created: when the run was created, likewise.
         located: the source without templates.
         fingerprint: digest of the source's content.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tidemill.files import write_text
 from tidemill.ingest.fingerprint import fingerprint
-from tidemill.ingest.templates import resolve, run_time
+from tidemill.ingest.templates import has_template, resolve, run_time
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,9 @@ def run(source: str, scheduled: str, created: str, located: str | Path, digest: 
     Raises:
         UsageError: if a template can't be filled in.
         DataError: if nothing readable is there.
+        PlatformError: if there are templates, and the backend doesn't say when the run was due.
     """
-    found = resolve(source, run_time(scheduled, created))
+    found = resolve(source, run_time(scheduled, created)) if has_template(source) else source
     location = Location(found, fingerprint(found))
     write_text(Path(located), location.source)
     write_text(Path(digest), location.fingerprint)

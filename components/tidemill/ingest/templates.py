@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Final
 from zoneinfo import ZoneInfo
 
-from tidemill.errors import UsageError
+from tidemill.errors import PlatformError, UsageError
 
-_OPENING = "{{"
+NOW: Final = "now"
+_OPENING: Final = "{{"
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def resolve(source: str, time: datetime) -> str:
     Raises:
         UsageError: if it is no template or names what there isn't.
     """
-    if _OPENING not in source:
+    if not has_template(source):
         return source
     from jinja2 import StrictUndefined, TemplateError
     from jinja2.sandbox import SandboxedEnvironment
@@ -50,14 +52,24 @@ def resolve(source: str, time: datetime) -> str:
         raise UsageError(f"source {source}", "is no template that can be filled in", str(error), remedy) from error
 
 
+def has_template(source: str) -> bool:
+    """Tells whether a source depends on the time of the run."""
+    return _OPENING in source
+
+
 def run_time(scheduled: str, created: str) -> datetime:
     """Returns the time that templates are about: when the run was due, or else when it was created.
 
     Args:
-        scheduled: ISO 8601 or epoch seconds; empty, or a placeholder that the backend left as it was, if there is none.
-        created: likewise; the clock decides where neither says it.
+        scheduled: ISO 8601 or epoch seconds, or ``now`` where the clock is to decide.
+        created: likewise.
+
+    Raises:
+        PlatformError: if neither is a time: KFP before 2.17 leaves them empty, or leaves the placeholder as it is.
     """
     for text in (scheduled, created):
+        if text == NOW:
+            return datetime.now(UTC)
         if text.isdecimal():
             return datetime.fromtimestamp(int(text), UTC)
         try:
@@ -65,7 +77,11 @@ def run_time(scheduled: str, created: str) -> datetime:
         except ValueError:
             continue
         return time if time.tzinfo else time.replace(tzinfo=UTC)
-    return datetime.now(UTC)
+    expected, remedy = (
+        "the backend must say when the run was due",
+        "KFP does since 2.17; or name a source without template",
+    )
+    raise PlatformError("locate", expected, repr(scheduled), remedy)
 
 
 def _shown(value: object) -> object:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -32,6 +34,12 @@ class Submission:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     cache: bool | None = None
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits that stand for what is to run; a request id is of one such content alone."""
+        content = json.dumps([self.package.digest, dict(self.parameters), self.cache], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,11 @@ class RemoteTarget(Protocol):
         """Uploads files by their address; what is there already with that content-addressed name stays."""
 
     def submit(self, submission: Submission) -> RemoteRun:
-        """Makes a run, or finds the one that an earlier call with the same request id made."""
+        """Makes a run, or finds the one that an earlier call with the same request id made.
+
+        Raises:
+            UsageError: if that one is of another content; see `Submission.digest`.
+        """
 
     def runs(self, limit: int) -> Sequence[RemoteRun]:
         """Returns the newest runs first, without their tasks."""

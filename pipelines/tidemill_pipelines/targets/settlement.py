@@ -65,7 +65,8 @@ class Settlement:
             again = settings.retries
             longest = _WEEK_S if self.target.kind == "kubernetes" else again.max_backoff_s
             task.set_retry(again.count, f"{again.backoff_s}s", again.factor, f"{longest}s")
-        if settings.cache is False:  # a stage that is never cached stays so
+        # A stage that is never cached stays so; a gate leaves nothing by which a reused result could be reported.
+        if settings.cache is False or stage == "gate":
             task.set_caching_options(False)
         if self.target.kind == "kubernetes":
             self._on_kubernetes(task, settings)

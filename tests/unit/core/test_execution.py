@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -129,10 +130,40 @@ def test_without_a_directory_of_runs_nothing_is_recorded(tmp_path):
     assert this_execution([], {"TIDEMILL_RUNS": "runs"}) is None
 
 
-def test_a_record_that_cannot_be_written_hides_no_error(tmp_path):
-    execution = Execution(Path("/dev/null/run"), "ingest", "tidemill/tensorflow:1")
-    with pytest.raises(OSError, match="Not a directory"):
-        execution.begin()
+def test_a_store_that_cannot_be_written_is_a_failure_of_the_platform(tmp_path):
+    done = execute(tmp_path, TIDEMILL_RUNS="/dev/null/runs")
+    assert done.returncode == 5
+    assert "can't be written to" in done.stderr
+    assert "the store must be writable for uid" in done.stderr
+
+
+def test_a_run_without_an_id_is_none(tmp_path):
+    """KFP's label may be missing: all runs would share one record."""
+    done = execute(tmp_path, TIDEMILL_RUN_ID="")
+    assert done.returncode == 5
+    assert "needs the run's id" in done.stderr
+
+
+def test_a_task_whose_copies_fail_has_ended_all_the_same(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    execution = Execution(
+        tmp_path / "runs" / "r", "ingest", "tidemill/tensorflow:1", outputs={"o": str(tmp_path / "out")}
+    )
+    (tmp_path / "runs" / "r").mkdir(parents=True)
+    (tmp_path / "runs" / "r" / "artifacts").write_text("in the way")
+    with pytest.raises(OSError, match="artifacts"):
+        execution.end({"import_s": 0, "peak_rss_mb": 1, "summary": {}, "error": None}, 0)
+    assert only_record(tmp_path, "r").status == "succeeded"
+
+
+def test_checkpoints_outlive_a_failed_try_and_not_a_success(tmp_path):
+    then = "(stage.scratch('fallback') / 'step-1').write_text('x')"
+    scratch = tmp_path / "runs" / "lending-training-20260101" / "scratch" / "ingest"
+    assert execute(tmp_path, f"{then}; raise DataError('t', 'is bad')").returncode == 4
+    assert (scratch / "step-1").is_file()
+    shutil.rmtree(tmp_path / "123456")
+    assert execute(tmp_path, then).returncode == 0
+    assert not scratch.exists()
 
 
 @pytest.mark.parametrize(

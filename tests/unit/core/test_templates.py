@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tidemill.errors import DataError, UsageError
+from tidemill.errors import DataError, PlatformError, UsageError
 from tidemill.ingest.location import run
 from tidemill.ingest.templates import resolve, run_time
 
@@ -47,9 +47,17 @@ def test_what_cannot_be_filled_in_is_told_and_nothing_else_is_reached(source):
 def test_the_time_is_when_the_run_was_due_or_else_made_or_else_now():
     assert run_time("2026-03-29T00:30:00Z", "2026-03-29T00:31:07Z") == DUE
     assert run_time("1774744200", "") == DUE
-    placeholder = "{{$.pipeline_job_schedule_time_utc}}"  # as a backend that doesn't know it leaves it
-    assert run_time(placeholder, "2026-03-29T00:30:00") == DUE
-    assert abs((run_time("", placeholder) - datetime.now(UTC)).total_seconds()) < 60
+    assert run_time("", "2026-03-29T00:30:00") == DUE  # Vertex AI, for a run without a schedule
+    assert abs((run_time("now", "now") - datetime.now(UTC)).total_seconds()) < 60
+
+
+@pytest.mark.parametrize("told", ["", "{{$.pipeline_job_schedule_time_utc}}"])
+def test_a_backend_that_does_not_say_the_time_fails_a_template_and_nothing_else(told, tmp_path):
+    """KFP 2.16 hands out an empty text, those before it the placeholder: today's table would be the wrong one."""
+    with pytest.raises(PlatformError, match="must say when the run was due"):
+        run(str(tmp_path / "{{ schedule.time }}.csv"), told, told, tmp_path / "s", tmp_path / "f")
+    (tmp_path / "loans.csv").write_text("a\n1\n")
+    assert run(str(tmp_path / "loans.csv"), told, told, tmp_path / "s", tmp_path / "f").source.endswith("loans.csv")
 
 
 def test_the_table_is_located_and_fingerprinted(tmp_path):

@@ -137,7 +137,7 @@ def test_tpus_are_for_training_alone():
 def test_caching_can_be_turned_off_and_not_on_for_what_is_never_cached(vertex):
     caches = {name: task.get("cachingOptions", {}).get("enableCache", False) for name, task in tasks(vertex).items()}
     assert caches["train"]
-    assert not any(caches[name] for name in ("ingest", "locate", "find-champion", "register", "deploy"))
+    assert not any(caches[name] for name in ("ingest", "locate", "find-champion", "register", "deploy", "gate"))
 
 
 def test_vertex_gets_one_document_and_kubernetes_two(vertex, kubernetes):
