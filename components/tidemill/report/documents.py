@@ -353,5 +353,6 @@ class Deployment(Lenient):
     version: str | int = ""
     address: str = ""
     former: str | int | None = None
+    traffic: Mapping[str, int] = {}
     curl: str = ""
     answer: Any = None

@@ -169,7 +169,9 @@ def _next_steps(evidence: Evidence, refusals: Sequence[Reason]) -> list[NextStep
 def _ask(evidence: Evidence) -> NextStep:
     deployment = evidence.deployment or Deployment()
     answer = json.dumps(deployment.answer, ensure_ascii=False) if deployment.answer is not None else ""
-    return NextStep("Ask the endpoint for a prediction:", deployment.curl, answer)
+    share = deployment.traffic.get(str(deployment.version), 100)
+    told = "" if share == 100 else f"It has {share} % of the traffic, and the champion the rest. "
+    return NextStep(f"{told}Ask the endpoint for a prediction:", deployment.curl, answer)
 
 
 def _advice(evidence: Evidence, refusals: Sequence[Reason]) -> list[NextStep]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tidemill_pipelines.targets.checking.subject import Plan
     from tidemill_pipelines.targets.compilation import Compiled
     from tidemill_pipelines.targets.config import TargetConfig
-    from tidemill_pipelines.targets.remote import RemoteTarget, Submission
+    from tidemill_pipelines.targets.remote import RemoteRun, RemoteTarget
 
 _LOOKED_AT: Final = 200
 _INTERRUPTED: Final = 130
@@ -78,7 +78,7 @@ def submit(
     compiled = compiled_and_checked(problem_dir, pipeline, config, images, given, source, own, None, json_output)
     backend = open_target(config)
     backend.stage(compiled.files)
-    run = backend.submit(asked(backend, compiled, request_id, own, cache))
+    run = submitted(backend, compiled, request_id, own, cache)
     if not json_output:
         out.print(f"{run.id}: {'is there already' if run.existed else 'submitted'}, {run.state}", soft_wrap=True)
         if run.url:
@@ -134,15 +134,22 @@ def compiled_and_checked(
     return compiled
 
 
-def asked(
+def submitted(
     backend: RemoteTarget, compiled: Compiled, request_id: str | None, labels: Mapping[str, str], cache: bool | None
-) -> Submission:
-    """Returns what is asked of the backend, by an id that finds a run of the same that is still at work."""
+) -> RemoteRun:
+    """Returns the run of a request id; without one, a run of the same that is at work, or a new one."""
     from tidemill_pipelines.targets.remote import Submission
 
-    name = compiled.package.name
-    identity = request_id or _identity(backend, request_digest(compiled, labels, cache))
-    return Submission(name, compiled.package, identity, labels=labels, cache=cache)
+    def submission(identity: str) -> Submission:
+        return Submission(compiled.package.name, compiled.package, identity, labels=labels, cache=cache)
+
+    if request_id:
+        return backend.submit(submission(request_id))
+    digest = request_digest(compiled, labels, cache)
+    number = _number(backend, digest)
+    while (run := backend.submit(submission(f"{digest}-{number}"))).existed and not _at_work(run):
+        number += 1  # of a run that was too long ago to be looked at
+    return run
 
 
 def request_digest(compiled: Compiled, labels: Mapping[str, str], cache: bool | None) -> str:
@@ -151,15 +158,19 @@ def request_digest(compiled: Compiled, labels: Mapping[str, str], cache: bool | 
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _identity(backend: RemoteTarget, digest: str) -> str:
-    """Returns ``<digest>-<n>``: that of the run which is at work, or else one that no run has yet."""
-    from tidemill_pipelines.targets.remote import ENDED
-
+def _number(backend: RemoteTarget, digest: str) -> int:
+    """Returns the number of the run of ``digest`` which is at work, or else the next of those that were looked at."""
     numbered = re.compile(rf"{digest}-(\d+)")
     taken = [0]
     for run in backend.runs(_LOOKED_AT):
         if found := numbered.fullmatch(run.request_id or ""):
-            if run.state not in ENDED and run.state != "cancelling":
-                return found[0]
+            if _at_work(run):
+                return int(found[1])
             taken.append(int(found[1]))
-    return f"{digest}-{max(taken) + 1}"
+    return max(taken) + 1
+
+
+def _at_work(run: RemoteRun) -> bool:
+    from tidemill_pipelines.targets.remote import ENDED
+
+    return run.state not in ENDED and run.state != "cancelling"

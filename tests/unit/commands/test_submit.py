@@ -13,6 +13,7 @@ from remote_memory import MemoryTarget, task
 
 from tidemill.errors import PlatformError, UsageError
 from tidemill_pipelines.commands import remote_runs
+from tidemill_pipelines.commands import submit as command
 from tidemill_pipelines.targets import compilation
 from tidemill_pipelines.targets.compilation import Compiled, Package
 
@@ -54,6 +55,16 @@ def test_a_run_that_has_ended_is_no_hindrance(state: Any, submit: Invoke, remote
     assert submit().stdout.startswith("run-2: is there already")
     ids = [run.request_id or "" for run in remote.made.values()]
     assert [identity.split("-")[1] for identity in ids] == ["1", "2"]
+
+
+def test_an_ended_run_that_is_too_long_ago_to_be_looked_at_is_no_hindrance_either(
+    submit: Invoke, remote: MemoryTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "_LOOKED_AT", 1)
+    submit()
+    remote.made["run-1"] = replace(remote.made["run-1"], state="failed")
+    submit("--label", "team=other")  # is now the newest
+    assert submit().stdout.startswith("run-3: submitted")
 
 
 def test_another_label_or_package_is_another_run(

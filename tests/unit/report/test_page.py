@@ -441,3 +441,10 @@ def test_half_a_surrogate_pair_does_not_cost_the_page(released: Path, page: Page
     path = next(released.parent.parent.glob("artifacts/**/deployment.json"))
     path.write_text(r'{"curl": "curl \ud800", "version": 3}', encoding="utf-8")
     assert r"curl \ud800" in sound(page(released)).text
+
+
+def test_a_version_with_a_part_of_the_traffic_says_so(released: Path, page: Pages, edit: Callable[..., None]) -> None:
+    path = next(released.parent.parent.glob("artifacts/**/deployment.json"))
+    assert "of the traffic" not in page(released)
+    edit(path, lambda value: {**value, "traffic": {"3": 10, "2": 90}})
+    assert "It has 10 % of the traffic, and the champion the rest." in page(released)
