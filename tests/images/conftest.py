@@ -17,12 +17,20 @@ import podman_cli
 from podman_cli import Images, script
 
 BASE = "localhost/tidemill-base:bookworm"
+_PATIENCE_S = 1800
 # Settings of a machine that must not find their way into an image.
 MACHINES_OWN = {
     "PIP_EXTRA_INDEX_URL": "https://user:secret@index.machines-own.example/simple",
     "UV_EXTRA_INDEX_URL": "https://user:secret@index.machines-own.example/simple",
     "no_proxy": "machines-own.example",
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Lets the first test that needs images wait until they are built."""
+    for item in items:
+        if {"images", "base"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.timeout(_PATIENCE_S))
 
 
 @pytest.fixture(scope="session")

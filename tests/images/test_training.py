@@ -71,7 +71,6 @@ def compiled(pipeline: Any, images: Images, root: Path) -> Any:
     return components.load_component_from_file(str(root / "pipeline.yaml"))
 
 
-@pytest.mark.timeout(1200)
 def test_the_training_pipeline_releases_a_model_in_containers(images: Images, root: Path, runner: None) -> None:
     shutil.copytree(podman_cli.ROOT / "pipelines" / "problems" / "lending", root / "problem")
     mounts = {root: str(root), SMOKE: "/smoke:ro"}
