@@ -110,3 +110,9 @@ def test_a_job_server_that_does_not_start_is_the_platform_s_fault(shop, flink_ja
     cluster = opened_cluster(open_bundle(shop.bundle), "flink", flags)
     with pytest.raises(PlatformError, match=r"job server of flink: must start .*no-java-here.*\n.*--job_endpoint"):
         cluster.__enter__()
+
+
+def test_a_cluster_without_workers_is_the_platform_s_fault_and_not_the_user_code_s(shop, examples, flink_jar, tmp_path):
+    flags = [f"--flink_job_server_jar={flink_jar}", "--environment_type=EXTERNAL", "--environment_config=localhost:1"]
+    with pytest.raises(PlatformError, match="analysis: the cluster gave up"):
+        transform(shop.user_bundle, examples, tmp_path, tmp_path / "graph", tmp_path / "out", "flink", flags)
