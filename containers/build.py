@@ -33,6 +33,7 @@ class Order:
         base: base image instead of the Containerfile's.
         uv_cache: uv's cache on this machine, read for what is downloaded already.
         certificates: file with the authorities that this machine trusts; the images keep their own.
+        cache: ``host/path`` below which each image has a repository with the layers of its stages; None for none.
     """
 
     images: Sequence[str]
@@ -43,6 +44,7 @@ class Order:
     uv_cache: Path | None
     certificates: Path | None
     keep_layers: bool
+    cache: str | None
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -58,6 +60,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
             uv_cache=_uv_cache(environment),
             certificates=_certificates(environment),
             keep_layers=options.keep_layers,
+            cache=options.cache.rstrip("/") if options.cache else None,
         )
         source = Source.read(options.commit, environment.get("SOURCE_DATE_EPOCH") or None)
         build(order, find_engine(options.engine), source)
@@ -78,6 +81,7 @@ def parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--base", default=environment.get("BASE") or None, help="base image: Debian 12 with python3.11")
     add("--commit", default=environment.get("COMMIT") or None, help="git commit, where there is no .git")
     add("--keep-layers", action="store_true", default=environment.get("KEEP_LAYERS") == "1")
+    add("--cache", default=environment.get("CACHE") or None, help="host/path in a registry where layers are kept")
     add("--output", type=Path, default=ROOT / "build" / "images", help="directory for images.json and the SBOMs")
     return read
 
@@ -149,6 +153,7 @@ def _recipe(order: Order, source: Source, engine: Engine, name: str, tag: str, c
         volumes=volumes,
         health_check=image.health_check,
         keep_layers=order.keep_layers,
+        cache=f"{order.cache}/{name}" if order.cache else None,
     )
 
 

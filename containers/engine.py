@@ -31,6 +31,7 @@ class Recipe:
         volumes: directories of this machine by where the build sees them; what it writes there is dropped.
         health_check: whether the image has a HEALTHCHECK.
         keep_layers: whether the layers of all stages are kept, for a next build to go on from.
+        cache: repository of a registry that layers are taken from and put into; None for none.
     """
 
     reference: str
@@ -43,6 +44,7 @@ class Recipe:
     volumes: Mapping[str, Path] = field(default_factory=dict)
     health_check: bool = False
     keep_layers: bool = False
+    cache: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,15 @@ class Engine:
             command += ["--secret", f"id=ca-certificates,src={recipe.certificates}"]
         if self.name == "docker":
             command += ["--provenance=false"]  # it would wrap the image in an index with the time of the build
+            if recipe.cache:  # `docker build` would not take the builder that `docker buildx use` chose
+                command[1:2] = ["buildx", "build", "--load", "--cache-from", f"type=registry,ref={recipe.cache}"]
+                command += ["--cache-to", f"type=registry,ref={recipe.cache},mode=max"]
         else:
             # OCI's format has no HEALTHCHECK. Docker's has the id of the container that built it, a new one each time.
             command += ["--format", "docker" if recipe.health_check else "oci", "--timestamp", str(recipe.epoch)]
-            command += [f"--layers={str(recipe.keep_layers).lower()}"]
+            command += [f"--layers={str(recipe.keep_layers or recipe.cache is not None).lower()}"]
+            if recipe.cache:
+                command += ["--cache-from", recipe.cache, "--cache-to", recipe.cache]
             for inside, outside in sorted(recipe.volumes.items()):
                 command += ["--volume", f"{outside}:{inside}:O"]
         remedy = "where no registry answers: make a base with containers/base.py, and give it as BASE="

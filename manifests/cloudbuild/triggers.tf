@@ -34,6 +34,7 @@ resource "google_cloudbuild_trigger" "merge" {
   substitutions = {
     _DOCKER            = local.tools._DOCKER
     _GCLOUD            = local.tools._GCLOUD
+    _BUILDKIT          = var.buildkit_image
     _REGISTRY          = local.registry
     _RECORDS           = var.records_bucket
     _PROBLEM           = var.problem

@@ -31,6 +31,15 @@ variable "gcloud_image" {
   }
 }
 
+variable "buildkit_image" {
+  description = "Image of BuildKit, which builds what merges release: docker.io/moby/buildkit@sha256:…"
+  type        = string
+  validation {
+    condition     = can(regex("@sha256:[0-9a-f]{64}$", var.buildkit_image))
+    error_message = "Must be pinned by digest: name@sha256:…"
+  }
+}
+
 variable "images_repository" {
   description = "Name of the Docker repository of Artifact Registry in this project and region."
   type        = string

@@ -243,6 +243,6 @@ def test_the_builder_and_the_images_begin_with_the_same_base() -> None:
 
 def test_images_that_triggers_name_must_be_pinned_by_digest(terraform: list[dict[str, Any]]) -> None:
     variables = {b["labels"][0]: b for b in terraform if b["type"] == "variable"}
-    for name in ("docker_image", "gcloud_image"):
+    for name in ("docker_image", "gcloud_image", "buildkit_image"):
         (validation,) = variables[name]["blocks"]
         assert "@sha256:[0-9a-f]{64}$" in dict(attributes(validation))["condition"]["text"]

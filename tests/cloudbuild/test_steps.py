@@ -123,6 +123,22 @@ def option(call: list[str], name: str) -> str:
     return call[call.index(name) + 1]
 
 
+def test_images_are_built_with_the_layers_of_the_registry(clone: Clone) -> None:
+    """By a builder of a pinned image, for docker's own can't export layers."""
+    clone.stand_in("docker", "import sys; print('docker', *sys.argv[1:])")
+    clone.stand_in(
+        "make", "import os, sys; print('make', *sys.argv[1:], *(os.environ[n] for n in ('ENGINE', 'CACHE', 'PUSH')))"
+    )
+    registry = "registry.example.com/tidemill"
+    done = clone.run(MERGE, "images", _REGISTRY=registry, _BUILDKIT=f"registry.example.com/buildkit@{DIGEST}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "docker buildx create --driver docker-container --driver-opt "
+        f"image=registry.example.com/buildkit@{DIGEST} --use",
+        f"make images docker {registry}/cache 1",
+    ]
+
+
 def test_staging_runs_a_commit_once_and_waits(recorded: Clone) -> None:
     (call,) = run_recorded(recorded, MERGE, "staging")
     assert call[:2] == ["submit", "pipelines/problems/lending"]

@@ -55,7 +55,8 @@ class Machine:
     def build(self, *arguments: str, commit: str = "c" * 40, **environment: str) -> subprocess.CompletedProcess[str]:
         given = ("--output", str(self.output), *(("--commit", commit) if commit else ()))
         own = {"PATH": str(self.bin), "FAKE_LOG": str(self.log), "FAKE_FAILS": "", "FAKE_DEAD": ""}
-        unset = dict.fromkeys(("BASE", "COMMIT", "ENGINE", "KEEP_LAYERS", "PUSH", "REGISTRY", "SOURCE_DATE_EPOCH"), "")
+        names = ("BASE", "CACHE", "COMMIT", "ENGINE", "KEEP_LAYERS", "PUSH", "REGISTRY", "SOURCE_DATE_EPOCH")
+        unset = dict.fromkeys(names, "")
         return script("build", *arguments, *given, **{**unset, **own, **environment})
 
     @property
@@ -169,6 +170,32 @@ def test_docker_is_given_nothing_that_only_the_others_know(machine: Machine) -> 
     assert "--provenance=false" in call
     for option in ("--format", "--timestamp", "--layers", "--volume"):
         assert option not in call
+
+
+def test_docker_takes_and_keeps_the_layers_of_all_stages_in_the_cache(machine: Machine) -> None:
+    """By buildx's own builder, for the one inside of docker can't export them, and with the image loaded from there."""
+    done = machine.has("docker").build("serving", CACHE="registry.example.com/ml/cache/")
+    assert done.returncode == 0, done.stderr
+    call = machine.call("buildx")
+    assert call.startswith("docker buildx build --load ")
+    assert "--cache-from type=registry,ref=registry.example.com/ml/cache/serving " in call
+    assert "--cache-to type=registry,ref=registry.example.com/ml/cache/serving,mode=max " in call
+    assert "--provenance=false" in call
+
+
+@pytest.mark.parametrize("engine", ["podman", "buildah"])
+def test_podman_and_buildah_take_and_keep_layers_in_the_cache(machine: Machine, engine: str) -> None:
+    """Without ``--layers`` they would take no notice of it."""
+    done = machine.has(engine).build("serving", CACHE="registry.example.com/ml/cache")
+    assert done.returncode == 0, done.stderr
+    cache = "registry.example.com/ml/cache/serving"
+    assert f"--layers=true --cache-from {cache} --cache-to {cache} " in machine.call("build")
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman", "buildah"])
+def test_without_a_cache_none_is_named(machine: Machine, engine: str) -> None:
+    machine.has(engine).build("serving")
+    assert "--cache-" not in machine.call("build")
 
 
 def test_another_base_is_taken_with_its_digest(machine: Machine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import podman_cli
 import pytest
+from engine import Engine, Recipe
 from podman_cli import Images, script
 
 CONFIG = """
@@ -69,6 +71,39 @@ def test_what_is_pushed_is_named_by_the_digest_that_the_registry_has(base: str, 
         podman_cli.run(reference, "python3", "-c", "import tidemill; print(tidemill.__version__)").stdout == "0.1.0\n"
     )
     podman_cli.podman("rmi", reference)
+
+
+def _elsewhere(name: str, directory: Path, short: Path) -> Engine:
+    """Returns an engine with a storage of its own, which is empty."""
+    storage = f"--storage-driver vfs --root {directory / name}-storage --runroot {short / name}"
+    command = directory / f"{name}-elsewhere"
+    command.write_text(f'#!/bin/sh\nexec {name} {storage} "$@"\n')
+    command.chmod(0o755)
+    return Engine(str(command))
+
+
+def test_layers_of_the_cache_are_taken_by_a_machine_that_has_none(
+    registry: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Those of stages that are not in the image, too."""
+    (tmp_path / "content").write_text("x")
+    file = tmp_path / "Containerfile"
+    file.write_text(
+        "FROM scratch AS one\nCOPY content /one\nFROM scratch\nCOPY --from=one /one /two\nCOPY content /three\n"
+    )
+    cache = f"{registry}/cache/tiny"
+    recipe = Recipe(reference="localhost/tiny:1", context=tmp_path, containerfile=file, epoch=0, cache=cache)
+    with tempfile.TemporaryDirectory() as short:  # podman takes no long ones for --runroot
+        first, second = (_elsewhere(name, tmp_path, Path(short)) for name in ("podman", "buildah"))
+        first.build(recipe)
+        said = capfd.readouterr().err
+        second.build(recipe)
+        said_then = capfd.readouterr().err
+    with urllib.request.urlopen(f"http://{registry}/v2/cache/tiny/tags/list") as response:
+        kept = set(json.load(response)["tags"])
+    assert len(kept) == 3
+    assert (said.count("Cache pulled"), said.count("Pushing cache")) == (0, 3)
+    assert (said_then.count("Cache pulled"), said_then.count("Pushing cache")) == (3, 0)
 
 
 def test_the_same_source_gives_the_same_image(images: Images, base: str, tmp_path: Path) -> None:
