@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import subprocess
 import sys
@@ -68,13 +69,17 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def world(tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A registry beside the cluster, whose readiness is looked at often."""
+    """A registry beside the cluster, which is looked at often and in which nobody waits."""
     from released import World
 
-    from tidemill.kserve import services
+    from tidemill.kserve import routes, run, services
+    from tidemill.kserve.cluster import Cluster
 
-    monkeypatch.setattr(services, "_POLL_S", 0.01)
-    return World(tmp_path, cluster)
+    made = World(tmp_path, cluster)
+    for module in (services, routes):
+        monkeypatch.setattr(module, "_POLL_S", 0.01)
+    monkeypatch.setattr(run, "Cluster", functools.partial(Cluster, pause=made.paused.append))
+    return made
 
 
 @pytest.fixture

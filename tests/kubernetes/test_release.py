@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from released import SETTINGS, World
 
 from tidemill.errors import PlatformError, UsageError
 from tidemill.files import write_json
-from tidemill.kserve import services
+from tidemill.kserve import services, trials
 from tidemill.kserve.cluster import Cluster
 from tidemill.kserve.run import Place, release, roll_out, rollback, run
 from tidemill.kserve.services import Predictor, manifest
 from tidemill.kserve.settings import KserveSettings
+from tidemill.serving.client import Answer, Client
 
 
 def test_the_first_version_gets_all_the_traffic_whatever_its_share(world: World) -> None:
@@ -159,11 +161,49 @@ class TestAVersionThatIsNotFit:
         with pytest.raises(PlatformError, match="no reason is given"):
             release(world.place(KserveSettings(ready_timeout_s=0)), version, 100)
 
-    def test_one_whose_predictor_fails_is_told(self, world: World) -> None:
+    def test_one_whose_predictor_stays_unavailable_is_told_after_half_a_minute(self, world: World) -> None:
         version = world.register()
         world.cluster.controller("lending-v1").predict = None
         with pytest.raises(PlatformError, match="status 503: nothing is loaded"):
             release(world.place(), version, 100)
+        assert 25 < sum(world.paused) < 35
+
+    def test_one_that_refuses_the_row_is_not_asked_again(self, world: World) -> None:
+        version = world.register()
+        world.cluster.controller("lending-v1").predict = lambda body: (400, {"error": "feature age: not a number"})
+        with pytest.raises(PlatformError, match="status 400: feature age: not a number"):
+            release(world.place(), version, 100)
+        assert world.paused == []
+
+    def test_one_that_is_reached_a_little_later_is_not_given_up(self, world: World) -> None:
+        """Names and addresses of ready pods take seconds to reach the nodes."""
+        version, controller = world.register(), world.cluster.controller("lending-v1")
+        predict, lags = controller.predict, iter([(503, {"error": "no endpoints"})] * 3)
+        assert predict is not None
+        controller.predict = lambda body: next(lags, None) or predict(body)
+        assert release(world.place(), version, 100).traffic == {"1": 100}
+        assert len(world.paused) == 3
+
+    def test_one_whose_name_is_not_known_yet_is_not_given_up(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        version, send, lags = world.register(), trials.Client.post, iter(range(3))
+
+        def post(client: Client, path: str, value: Any) -> Answer:
+            if next(lags, None) is not None:
+                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+            return send(client, path, value)
+
+        monkeypatch.setattr(trials.Client, "post", post)
+        assert release(world.place(), version, 100).traffic == {"1": 100}
+
+    def test_one_that_is_never_reached_is_told(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        def post(client: Client, path: str, value: Any) -> Answer:
+            raise ConnectionRefusedError("refused")
+
+        monkeypatch.setattr(trials.Client, "post", post)
+        with pytest.raises(PlatformError, match=r"ConnectionRefusedError(.|\n)*the network policies"):
+            release(world.place(), world.register(), 100)
 
     def test_a_model_whose_name_leaves_no_room_for_kserves_is_refused(self) -> None:
         with pytest.raises(UsageError, match="at most 50 characters"):
@@ -294,10 +334,17 @@ class TestRefusals:
         with pytest.raises(PlatformError, match="who asks is not known"):
             release(place, version, 100)
 
-    def test_kserve_that_is_not_installed(self, world: World) -> None:
+    @pytest.mark.parametrize(
+        ("kind", "remedy"),
+        [
+            ("inferenceservices", "install KServe and the Gateway API"),
+            ("httproutes", r"install what it belongs to \(gateway\.networking\.k8s\.io\)"),
+        ],
+    )
+    def test_a_kind_that_is_not_installed(self, world: World, kind: str, remedy: str) -> None:
         version = world.register()
-        world.cluster.kinds.remove("inferenceservices")
-        with pytest.raises(PlatformError, match=r"install what it belongs to \(serving\.kserve\.io\)"):
+        world.cluster.kinds.remove(kind)
+        with pytest.raises(PlatformError, match=remedy):
             release(world.place(), version, 100)
 
     def test_a_namespace_that_does_not_exist(self, world: World) -> None:

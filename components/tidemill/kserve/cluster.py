@@ -50,7 +50,7 @@ class Cluster:
     """
 
     def __init__(self, namespace: str, context: str | None = None, pause: Callable[[float], None] = time.sleep) -> None:
-        self.namespace, self._pause = namespace, pause
+        self.namespace, self.pause = namespace, pause
         self._client = _connected(context)
         self.host = str(self._client.configuration.host)
 
@@ -197,7 +197,7 @@ class Cluster:
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 if pause is None or "CERTIFICATE" in str(error):
                     raise network_failure(where, error, _ADDRESS) from error
-            self._pause(pause)
+            self.pause(pause)
         raise AssertionError("unreachable")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tidemill.errors import UsageError
-from tidemill.kserve.cluster import Cluster, Kind
+from tidemill.kserve.cluster import Cluster, Conflict, Kind
 from tidemill.kserve.services import MODEL, Predictor
 from tidemill.kserve.settings import KserveSettings
 
@@ -16,6 +17,11 @@ CHAMPION: Final = "tidemill/champion"
 IMAGE: Final = "tidemill/image"
 """Of the step that wrote the route: who changes it by hand later runs the same one."""
 _TIMEOUT: Final = "10s"
+_CONDITIONS: Final = ("Accepted", "ResolvedRefs")
+_POLL_S: Final = 1.0
+_PATIENCE_S: Final = 10.0
+"""A gateway may not know a service yet that has just been made; what it refuses for longer gets no traffic."""
+_ATTEMPTS: Final = 5
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,7 @@ class Route:
         hostname: that it answers to; None for any.
         image: of the step that wrote it.
         revision: the object's resourceVersion.
+        found: the object that this was read from.
     """
 
     name: str
@@ -37,6 +44,7 @@ class Route:
     hostname: str | None = None
     image: str | None = None
     revision: str | None = None
+    found: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
 
 def read_route(cluster: Cluster, name: str, model: str) -> Route | None:
@@ -75,6 +83,7 @@ def route_of(value: Mapping[str, Any]) -> Route | None:
         hostnames[0],
         metadata.get("annotations", {}).get(IMAGE),
         metadata.get("resourceVersion"),
+        value,
     )
 
 
@@ -85,8 +94,12 @@ def shares(version: int, percent: int, champion: int | None) -> dict[int, int]:
     return {version: percent, champion: 100 - percent}
 
 
-def apply_route(cluster: Cluster, route: Route, settings: KserveSettings) -> None:
-    """Makes a route what it should be, if nobody else has changed it since ``route.revision`` was read."""
+def apply_route(cluster: Cluster, route: Route, settings: KserveSettings) -> dict[str, Any]:
+    """Makes a route what it should be, if nobody else has changed it since ``route.revision`` was read.
+
+    Raises:
+        Conflict: if somebody has.
+    """
     metadata: dict[str, Any] = {
         "name": route.name,
         "labels": {**settings.labels, "app.kubernetes.io/managed-by": "tidemill", MODEL: route.model},
@@ -101,7 +114,7 @@ def apply_route(cluster: Cluster, route: Route, settings: KserveSettings) -> Non
         {"name": Predictor(route.model, version).backend, "port": 80, "weight": weight}
         for version, weight in sorted(route.weights.items())
     ]
-    cluster.apply(
+    return cluster.apply(
         ROUTES,
         {
             "apiVersion": f"{ROUTES.group}/{ROUTES.version}",
@@ -120,6 +133,88 @@ def apply_route(cluster: Cluster, route: Route, settings: KserveSettings) -> Non
             },
         },
     )
+
+
+def await_accepted(
+    cluster: Cluster,
+    name: str,
+    settings: KserveSettings,
+    now: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> tuple[str, ...]:
+    """Waits until the gateway has taken a route over as it is now.
+
+    Returns:
+        Why it hasn't in the time that it had; nothing if it has.
+    """
+    begun, refused_since = now(), None
+    while True:
+        refused, pending = _objections(cluster.get(ROUTES, name), settings.gateway)
+        if not refused and not pending:
+            return ()
+        refused_since = (now() if refused_since is None else refused_since) if refused else None
+        patience = min(_PATIENCE_S, settings.route_timeout_s)
+        if (refused_since is not None and now() - refused_since >= patience) or (
+            now() - begun > settings.route_timeout_s
+        ):
+            return (*refused, *pending)
+        pause(_POLL_S)
+
+
+def restore_route(cluster: Cluster, name: str, generation: int, former: Mapping[str, Any] | None) -> bool:
+    """Puts a route back as it was, or away if there was none, unless another has changed it since.
+
+    Args:
+        generation: of the route as we wrote it.
+        former: the object before.
+
+    Returns:
+        Whether it is as it was.
+    """
+    for _ in range(_ATTEMPTS):
+        current = cluster.get(ROUTES, name)
+        if current is None or current["metadata"].get("generation") != generation:
+            return False
+        if former is None:
+            cluster.delete(ROUTES, name)
+            return True
+        kept = {key: former["metadata"].get(key, {}) for key in ("labels", "annotations")}
+        metadata = {"name": name, **kept, "resourceVersion": current["metadata"]["resourceVersion"]}
+        try:
+            cluster.apply(
+                ROUTES,
+                {
+                    "apiVersion": f"{ROUTES.group}/{ROUTES.version}",
+                    "kind": ROUTES.kind,
+                    "metadata": metadata,
+                    "spec": former["spec"],
+                },
+            )
+        except Conflict:  # the gateway writes its status meanwhile
+            continue
+        return True
+    return False
+
+
+def _objections(route: Mapping[str, Any] | None, gateway: str) -> tuple[list[str], list[str]]:
+    """Returns what a gateway refuses of a route's latest state, and what it has not told about it yet."""
+    if route is None:
+        return [], ["it is gone"]
+    generation, told = route["metadata"].get("generation", 0), {}
+    for parent in route.get("status", {}).get("parents", ()):
+        if parent["parentRef"].get("name") == gateway:
+            for condition in parent.get("conditions", ()):
+                if condition.get("observedGeneration", 0) >= generation:
+                    told[condition["type"]] = condition
+    refused, pending = [], []
+    for name in _CONDITIONS:
+        condition = told.get(name, {})
+        if condition.get("status") == "False":
+            words = (condition.get("reason"), condition.get("message"))
+            refused.append(f"{name}: {': '.join(filter(None, words)) or 'False'}")
+        elif condition.get("status") != "True":
+            pending.append(f"gateway {gateway} does not say {name}")
+    return refused, pending
 
 
 def _percent(weights: Mapping[int, int]) -> dict[int, int]:

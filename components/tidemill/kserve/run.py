@@ -8,21 +8,21 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from tidemill.errors import PlatformError, UsageError
 from tidemill.files import replaced_directory, write_json
 from tidemill.kserve.cluster import Cluster, Conflict
-from tidemill.kserve.routes import Route, apply_route, read_route, shares
-from tidemill.kserve.services import SERVICES, Predictor, applied, await_ready, of_model
+from tidemill.kserve.routes import Route, apply_route, await_accepted, read_route, restore_route, shares
+from tidemill.kserve.services import SERVICES, Predictor, applied, await_ready, digest_of, of_model
 from tidemill.kserve.settings import KserveSettings
+from tidemill.kserve.trials import tried
 from tidemill.samples import SAMPLE, Sample
-from tidemill.serving.client import Client
 from tidemill.serving.registry import Registry
 
 DEPLOYMENT: Final = "deployment.json"
+SERVER: Final = "server.json"
+"""Kept with a version in the registry: the image that serves it."""
 _ATTEMPTS: Final = 5
-_TIMEOUT_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class KserveReport:
         former: the champion before.
         address: of the gateway as the target's file tells it, or of the version's own service within the cluster.
         url: where predictions are asked for.
-        traffic: percent by version.
+        traffic: percent by version, as the route is now.
         retired: versions whose services were deleted, having no traffic left.
         changed: False if all was so already.
         curl: a request for the shell, made of a row of the test split.
@@ -123,24 +123,30 @@ def release(place: Place, version: int, traffic_percent: int) -> KserveReport:
     """Gives a version its share of the traffic, once it is ready and answers as in its rehearsal.
 
     With all of the traffic it becomes the champion; with less it remains the challenger beside the champion, which
-    keeps the rest. Versions without traffic are deleted last. Each step finds what an earlier try left of it.
+    keeps the rest. Of all services only the version's own is made what the settings say: the champion serves on as it
+    is. Versions without traffic are deleted last. Each step finds what an earlier try left of it.
 
     Raises:
         UsageError: if no such version is registered.
-        PlatformError: if it doesn't become ready or answers otherwise; the traffic is then as it was.
+        PlatformError: if it doesn't become ready, answers otherwise or the gateway refuses the route; the traffic is
+            then as it was.
     """
-    store = place.store
+    store, served = place.store, _served(place)
     before = store.aliases().champion
     store.nominate(version)
     weights = shares(version, traffic_percent, before)
-    for other in weights.keys() - {version}:  # the champion may have been taken away by hand
-        _ready(place, other)
-    answer = _ready(place, version)
+    others = weights.keys() - {version}
+    for other in others:  # the champion may have been taken away by hand
+        _ready(place, other, renew=False)
+    answer = _ready(place, version, renew=True)
+    if others and (now := store.aliases().champion) != before:
+        got, remedy = f"version {now}, which was {before}", "run the step again; the traffic is as that release left it"
+        raise PlatformError(f"model {store.model}", "the champion must stay the same meanwhile", got, remedy)
     champion = version if weights == {version: 100} else before
     moved = _move(place, weights, champion)
-    if champion == version:
+    if champion == version and _route(place).champion == version:  # else another release has gone on from here
         store.promote(version)
-    return _report(place, version, before, weights, moved, answer)
+    return _report(place, version, before, moved, _retire(place, served), answer)
 
 
 def rollback(place: Place, leave: int) -> KserveReport:
@@ -151,9 +157,10 @@ def rollback(place: Place, leave: int) -> KserveReport:
 
     Raises:
         UsageError: if there is nothing to go back to.
-        PlatformError: if that version doesn't become ready or answers otherwise; the traffic is then as it was.
+        PlatformError: if that version doesn't become ready, answers otherwise or the gateway refuses the route; the
+            traffic is then as it was.
     """
-    store = place.store
+    store, served = place.store, _served(place)
     aliases = store.aliases()
     if aliases.champion == leave and aliases.former:
         version = aliases.former[-1]
@@ -161,11 +168,11 @@ def rollback(place: Place, leave: int) -> KserveReport:
         version = aliases.champion
     else:
         raise UsageError(f"model {store.model}", "there is no former champion to go back to")
-    answer = _ready(place, version)
+    answer = _ready(place, version, renew=False)
     moved = _move(place, {version: 100}, version)
-    if aliases.champion == leave:
+    if aliases.champion == leave and _route(place).champion == version:
         store.rollback()
-    return _report(place, version, aliases.champion, {version: 100}, moved, answer)
+    return _report(place, version, aliases.champion, moved, _retire(place, served, leave), answer)
 
 
 def _next(store: Registry) -> int:
@@ -176,54 +183,121 @@ def _next(store: Registry) -> int:
     return version
 
 
-def _ready(place: Place, version: int) -> Any:
-    """Has a version's service ready and returns what it answers to the sample of its rehearsal."""
-    cluster, store, settings = place.cluster, place.store, place.settings
-    predictor = Predictor(store.model, version)
-    applied(cluster, predictor, store.manifest(version).digest, settings)
-    service = await_ready(cluster, predictor, settings.ready_timeout_s)
-    sample = Sample.read(store.extra(version, SAMPLE))
-    answer = _ask(_host(service, predictor, cluster.namespace), store.model, sample.request)
-    if not sample.agrees(answer["predictions"][0]):
-        raise PlatformError(
-            f"InferenceService {predictor.name}",
-            "must answer a test row as it did in the rehearsal",
-            "another prediction",
-            "see the log of its pods; the traffic is as it was",
-        )
-    return answer
+def _ready(place: Place, version: int, renew: bool) -> Any:
+    """Has a version's service ready and returns what it answers to the sample of its rehearsal.
+
+    Args:
+        renew: make a service that is there what the settings say; otherwise it stays as it is.
+    """
+    cluster, store = place.cluster, place.store
+    predictor, digest = Predictor(store.model, version), store.manifest(version).digest
+    service = cluster.get(SERVICES, predictor.name)
+    if renew or service is None or digest_of(service) != digest:
+        image = _server_image(store, version, place.settings.image if renew else None)
+        applied(cluster, predictor, digest, replace(place.settings, image=image))
+    ready = await_ready(cluster, predictor, place.settings.ready_timeout_s)
+    return tried(cluster, predictor, ready, Sample.read(store.extra(version, SAMPLE)))
+
+
+def _server_image(store: Registry, version: int, given: str | None) -> str | None:
+    """Returns the image that a version is served by: the one of its first release, for as long as it lives.
+
+    Args:
+        given: kept with the version if none is yet; None leaves the image to the ServingRuntime.
+    """
+    kept = store.extra(version, SERVER)
+    if kept.is_file():
+        return str(json.loads(kept.read_text())["image"])
+    if given is not None:
+        write_json(kept, {"image": given})
+    return given
+
+
+def _route(place: Place) -> Route:
+    """Reads the model's route afresh; an empty one stands for none."""
+    model = place.store.model
+    name = place.settings.endpoint or model
+    return read_route(place.cluster, name, model) or Route(name, model)
 
 
 def _move(place: Place, weights: Mapping[int, int], champion: int | None) -> bool:
-    """Shares the traffic out; returns whether that changed anything. Another's change at the same moment is read."""
-    model, settings = place.store.model, place.settings
-    name = settings.endpoint or model
-    wanted = Route(name, model, weights, champion, settings.hostname, place.image)
+    """Shares the traffic out and sees the gateway accept that; returns whether it changed anything.
+
+    Another's change at the same moment is read.
+    """
+    settings = place.settings
     for attempt in range(_ATTEMPTS):
-        route = read_route(place.cluster, name, model)
-        same = route is not None and (dict(route.weights), route.champion) == (dict(weights), champion)
+        found = _route(place)
+        wanted = Route(
+            found.name, found.model, weights, champion, settings.hostname, place.image, revision=found.revision
+        )
         try:
-            apply_route(place.cluster, replace(wanted, revision=route.revision if route else None), settings)
+            written = apply_route(place.cluster, wanted, settings)
         except Conflict:
             if attempt + 1 == _ATTEMPTS:
                 raise
         else:
-            return not same
+            _see_accepted(place, written, found)
+            return (dict(found.weights), found.champion) != (dict(weights), champion)
     raise AssertionError("unreachable")
 
 
+def _see_accepted(place: Place, written: Mapping[str, Any], former: Route) -> None:
+    """Waits until the gateway has accepted a route, and puts the former one back if it doesn't."""
+    settings, name = place.settings, former.name
+    if not (reasons := await_accepted(place.cluster, name, settings)):
+        return
+    restored = restore_route(place.cluster, name, written["metadata"].get("generation", 0), former.found)
+    so = "the traffic is as it was" if restored else "another has changed the route meanwhile: look at it"
+    raise PlatformError(
+        f"HTTPRoute {name}",
+        f"gateway {settings.gateway} must accept it within {settings.route_timeout_s:g} s",
+        "; ".join(reasons),
+        f"{so}; check `deploy.gateway` and `deploy.hostname` against the Gateway's listeners, and run the step again",
+    )
+
+
+def _served(place: Place) -> dict[int, str | None]:
+    """Returns the versions that have a service, with its uid."""
+    found = of_model(place.cluster, place.store.model)
+    return {predictor.version: service["metadata"].get("uid") for predictor, service in found.items()}
+
+
+def _retire(place: Place, served: Mapping[int, str | None], leave: int | None = None) -> tuple[int, ...]:
+    """Deletes services without traffic, after what is on its way to them has had time to arrive.
+
+    Args:
+        served: those that were there when this release began; what came later is another release's.
+        leave: the version that is to be left, even if it is the challenger.
+    """
+    if not _idle(place, served, leave):
+        return ()
+    place.cluster.pause(place.settings.drain_s)
+    gone = _idle(place, served, leave)  # the traffic may have been moved meanwhile
+    for version in gone:
+        place.cluster.delete(SERVICES, Predictor(place.store.model, version).name)
+    return gone
+
+
+def _idle(place: Place, served: Mapping[int, str | None], leave: int | None) -> tuple[int, ...]:
+    """Returns the versions that nothing asks for: neither the route nor the registry, as they are now."""
+    route, aliases, now = _route(place), place.store.aliases(), _served(place)
+    needed = {route.champion, aliases.champion, aliases.challenger} - {leave}
+    same = (version for version, uid in served.items() if version in now and now[version] == uid)
+    return tuple(sorted(v for v in same if v not in route.weights and v not in needed)) if route.weights else ()
+
+
 def _report(
-    place: Place, version: int, before: int | None, weights: Mapping[int, int], moved: bool, answer: Any
+    place: Place, version: int, before: int | None, moved: bool, retired: tuple[int, ...], answer: Any
 ) -> KserveReport:
     store, settings = place.store, place.settings
-    retired = _retire(place.cluster, store.model, weights)
     own = f"http://{Predictor(store.model, version).backend}.{place.cluster.namespace}.svc"
     address = settings.address or own
     url = f"{address.rstrip('/')}/v1/models/{store.model}:predict"
     body = Sample.read(store.extra(version, SAMPLE)).request
     host = f" -H {shlex.quote(f'Host: {settings.hostname}')}" if settings.hostname and settings.address else ""
     content = shlex.quote(json.dumps(body, ensure_ascii=False))
-    aliases = store.aliases()
+    aliases, weights = store.aliases(), _route(place).weights
     former = before if before != version else aliases.former[-1] if aliases.former else None
     return KserveReport(
         model=store.model,
@@ -237,34 +311,6 @@ def _report(
         curl=f"curl -s -H 'Content-Type: application/json'{host} -d {content} {url}",
         answer=answer,
     )
-
-
-def _retire(cluster: Cluster, model: str, weights: Mapping[int, int]) -> tuple[int, ...]:
-    """Deletes the services that no share of the traffic goes to."""
-    idle = sorted(p.version for p in of_model(cluster, model) if p.version not in weights)
-    for version in idle:
-        cluster.delete(SERVICES, Predictor(model, version).name)
-    return tuple(idle)
-
-
-def _host(service: Mapping[str, Any], predictor: Predictor, namespace: str) -> str:
-    """Returns the address of a version's own service, as KServe tells it."""
-    told = service.get("status", {}).get("address", {}).get("url")
-    return str(told or f"http://{predictor.backend}.{namespace}.svc")
-
-
-def _ask(address: str, model: str, body: Any) -> Any:
-    parts = urlsplit(address)
-    where = f"{address}/v1/models/{model}:predict"
-    try:
-        with Client(parts.hostname or "", parts.port or 80, _TIMEOUT_S) as client:
-            answer = client.post(f"/v1/models/{model}:predict", body)
-    except OSError as error:
-        remedy = "the network policies must let the pipeline's pods reach the predictors"
-        raise PlatformError(where, "must answer a test row", type(error).__name__, remedy) from error
-    if answer.status != 200:
-        raise PlatformError(where, "must answer a test row", f"status {answer.status}: {answer.error}")
-    return answer.value
 
 
 def _write(report: KserveReport, deployment: Path) -> None:

@@ -28,6 +28,8 @@ class KserveSettings:
         service_account: of the predictors.
         traffic_percent: share of a new version.
         ready_timeout_s: seconds that a version may take to be ready.
+        route_timeout_s: seconds that the gateway may take to accept a change of the route.
+        drain_s: seconds that a version without traffic is kept for requests that are on their way.
         labels: on all that is made.
     """
 
@@ -45,6 +47,8 @@ class KserveSettings:
     service_account: str = "tidemill-serving"
     traffic_percent: int = 100
     ready_timeout_s: int = 600
+    route_timeout_s: int = 60
+    drain_s: int = 30
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod

@@ -225,6 +225,12 @@ class KubernetesDeployment(Strict):
     service_account: str = "tidemill-serving"
     traffic_percent: int = Field(default=100, ge=1, le=100, description="Share that a new version gets at first.")
     ready_timeout_s: int = Field(default=600, ge=1)
+    route_timeout_s: int = Field(
+        default=60, ge=1, description="Seconds that the gateway may take to accept a change of the route."
+    )
+    drain_s: int = Field(
+        default=30, ge=0, description="Seconds that a version without traffic is kept for requests on their way."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> KubernetesDeployment:

@@ -1,7 +1,8 @@
 """A Kubernetes API server over real HTTP, as far as releases and logs use it, with KServe's controller behind it.
 
-It keeps resource versions, applies server-side with field managers, refuses unknown fields when asked to be strict,
-and lets a test say what is forbidden, which service becomes ready when, and what its predictor answers.
+It keeps resource versions and generations, applies server-side with field managers, refuses unknown fields when asked
+to be strict, and lets a test say what is forbidden, which service becomes ready when, what its predictor answers, and
+which routes the gateway accepts.
 """
 
 from __future__ import annotations
@@ -108,6 +109,21 @@ class Controller:
     predict: Predict | None = None
 
 
+@dataclass
+class Gateway:
+    """What tells of routes whether it accepts them, in their status.
+
+    Attributes:
+        name: routes of another have no status.
+        hostname: of its one listener; None for any.
+        accepts_after: looks at a route's latest generation until it is told about; None for never.
+    """
+
+    name: str = "tidemill"
+    hostname: str | None = None
+    accepts_after: int | None = 1
+
+
 class ClusterFake:
     """The server. ``with ClusterFake() as cluster: …`` listens on a free port of loopback."""
 
@@ -121,6 +137,8 @@ class ClusterFake:
         self.forbidden: set[tuple[str, str]] = set()
         self.asked: set[tuple[str, str]] = set()
         self.controllers: dict[str, Controller] = {}
+        self.gateway = Gateway()
+        self.on_verdict: Callable[[str], None] | None = None
         self.faults: list[Fault] = []
         self.did: list[str] = []
         self.before_apply: Callable[[str, str], None] | None = None
@@ -170,8 +188,10 @@ class ClusterFake:
     def edit(self, plural: str, name: str, manager: str, change: Callable[[Json], None]) -> None:
         """Changes an object as another would, who then owns its fields."""
         key = ("tidemill", plural, name)
+        spec = copy.deepcopy(self.objects[key]["spec"])
         change(self.objects[key])
         self._owners[key] = manager
+        self.objects[key]["metadata"]["generation"] += self.objects[key]["spec"] != spec
         self.objects[key]["metadata"]["resourceVersion"] = str(next(self._versions))
 
     def pod(
@@ -282,6 +302,12 @@ class ClusterFake:
         if now is not None and "status" in now:
             made["status"] = now["status"]
         made["metadata"]["resourceVersion"] = str(next(self._versions))
+        made["metadata"]["uid"] = now["metadata"]["uid"] if now is not None else f"uid-{next(self._versions)}"
+        generation = now["metadata"]["generation"] if now is not None else 0
+        changed = now is None or now["spec"] != value["spec"]
+        made["metadata"]["generation"] = generation + 1 if changed else generation
+        if changed and plural == "httproutes":
+            self._looks[f"route {name}"] = 0
         self.objects[key], self._owners[key] = made, manager
         self.did.append(f"{'create' if now is None else 'change'} {plural} {name}")
         return _json(201 if now is None else 200, made)
@@ -295,7 +321,8 @@ class ClusterFake:
 
     def _seen(self, plural: str, value: Json) -> Json:
         """Returns an object as it is read: KServe's controller has come further with each look at a service."""
-        if plural != "inferenceservices":
+        if plural == "httproutes":
+            self._tell(value)
             return value
         name = value["metadata"]["name"]
         looks = self._looks[name] = self._looks.get(name, 0) + 1
@@ -310,6 +337,41 @@ class ClusterFake:
             told = [{"type": t, "status": "Unknown"} for t in ("PredictorReady", "Ready")]
             value["status"] = {"conditions": told, **copy.deepcopy(controller.status)}
         return value
+
+    def _tell(self, route: Json) -> None:
+        """Writes what the gateway says of a route into its status, which is another version of the object."""
+        metadata, spec, gateway = route["metadata"], route["spec"], self.gateway
+        looks = self._looks[key] = self._looks.get(key := f"route {metadata['name']}", 0) + 1
+        if gateway.accepts_after is None or looks <= gateway.accepts_after:
+            return
+        if [parent["name"] for parent in spec["parentRefs"]] != [gateway.name]:
+            return
+        hostnames = spec.get("hostnames")
+        matches = gateway.hostname is None or hostnames is None or gateway.hostname in hostnames
+        services = {f"{name}-predictor" for _, plural, name in self.objects if plural == "inferenceservices"}
+        missing = [b["name"] for rule in spec["rules"] for b in rule["backendRefs"] if b["name"] not in services]
+        told = [
+            ("Accepted", matches, "Accepted" if matches else "NoMatchingListenerHostname", ""),
+            ("ResolvedRefs", not missing, "BackendNotFound" if missing else "ResolvedRefs", ", ".join(missing)),
+        ]
+        conditions = [
+            {
+                "type": kind,
+                "status": "True" if well else "False",
+                "reason": reason,
+                "message": message,
+                "observedGeneration": metadata["generation"],
+            }
+            for kind, well, reason, message in told
+        ]
+        parents = [
+            {"parentRef": {"name": gateway.name}, "controllerName": "example.com/gateway", "conditions": conditions}
+        ]
+        if route.get("status") != {"parents": parents}:
+            route["status"] = {"parents": parents}
+            metadata["resourceVersion"] = str(next(self._versions))
+            if self.on_verdict is not None:
+                self.on_verdict(metadata["name"])
 
     def _predictor(self, name: str) -> str:
         """Returns the address of a service's predictor, which listens from when it is ready."""
@@ -415,6 +477,7 @@ def _json(status: int, value: Json) -> tuple[int, str, bytes]:
 def _serve(answer: Callable[[str, str, Mapping[str, str], bytes], tuple[int, str, bytes]]) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # an answer in one packet: of two, the second may await an ACK for 40 ms
 
         def _handle(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))

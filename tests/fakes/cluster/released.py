@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cluster_fake import ClusterFake
 
@@ -16,7 +16,7 @@ from tidemill.kserve.settings import KserveSettings
 from tidemill.serving.registry import Registry
 
 ROW: Final = {"age": 31.5, "job": "l'été"}
-SETTINGS: Final = KserveSettings(address="https://models.example.com", hostname="models.example.com")
+SETTINGS: Final = KserveSettings(address="https://models.example.com", hostname="models.example.com", drain_s=7)
 
 
 class World:
@@ -24,6 +24,7 @@ class World:
 
     def __init__(self, root: Path, cluster: ClusterFake) -> None:
         self.root, self.cluster = root, cluster
+        self.paused: list[float] = []
         self.store = Registry(root / "registry", "lending")
 
     def register(self, answer: float | None = None) -> int:
@@ -43,7 +44,12 @@ class World:
         return version
 
     def place(self, settings: KserveSettings = SETTINGS) -> Place:
-        return Place(Cluster("tidemill", pause=lambda seconds: None), self.store, settings, "control@sha256:ab")
+        return Place(Cluster("tidemill", pause=self.paused.append), self.store, settings, "control@sha256:ab")
+
+    def service(self, version: int) -> dict[str, Any]:
+        found = self.cluster.object("inferenceservices", f"lending-v{version}")
+        assert found is not None
+        return found
 
     @property
     def traffic(self) -> dict[int, int]:
