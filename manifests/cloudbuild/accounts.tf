@@ -79,6 +79,16 @@ resource "google_project_iam_member" "builds" {
   member  = google_service_account.merge.member
 }
 
+# merge, data: history.py fetches commits with the token that Cloud Build itself clones with.
+resource "google_cloudbuildv2_connection_iam_member" "history" {
+  for_each = local.submitters
+  project  = var.project
+  location = var.region
+  name     = local.connection
+  role     = "roles/cloudbuild.readTokenAccessor"
+  member   = each.value
+}
+
 # merge, nightly: scan.py has images scanned and reads what was found.
 resource "google_project_iam_member" "scans" {
   for_each = local.scanners

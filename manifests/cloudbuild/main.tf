@@ -14,8 +14,9 @@ provider "google" {
 }
 
 locals {
-  registry = "${var.region}-docker.pkg.dev/${var.project}/${var.images_repository}"
-  packages = "https://${var.region}-python.pkg.dev/${var.project}/${var.packages_repository}"
+  registry   = "${var.region}-docker.pkg.dev/${var.project}/${var.images_repository}"
+  packages   = "https://${var.region}-python.pkg.dev/${var.project}/${var.packages_repository}"
+  connection = regex("/connections/([^/]+)/", var.repository)[0]
   tools = {
     _DOCKER = var.docker_image
     _GCLOUD = var.gcloud_image

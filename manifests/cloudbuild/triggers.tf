@@ -35,6 +35,7 @@ resource "google_cloudbuild_trigger" "merge" {
     _DOCKER            = local.tools._DOCKER
     _GCLOUD            = local.tools._GCLOUD
     _BUILDKIT          = var.buildkit_image
+    _REPOSITORY        = var.repository
     _REGISTRY          = local.registry
     _RECORDS           = var.records_bucket
     _PROBLEM           = var.problem
@@ -114,6 +115,7 @@ resource "google_cloudbuild_trigger" "new_data" {
   substitutions = {
     _DOCKER            = local.tools._DOCKER
     _GCLOUD            = local.tools._GCLOUD
+    _REPOSITORY        = var.repository
     _RECORDS           = var.records_bucket
     _PROBLEM           = var.problem
     _PRODUCTION_TARGET = var.production_target

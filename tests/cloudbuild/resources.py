@@ -22,6 +22,11 @@ KNOWN: Final[Mapping[str, tuple[set[str], set[str], set[str]]]] = {
         {"for_each", "project", "location"},
         {"condition"},
     ),
+    "google_cloudbuildv2_connection_iam_member": (
+        {"name", "role", "member"},
+        {"for_each", "project", "location"},
+        {"condition"},
+    ),
     "google_pubsub_topic": ({"name"}, {"message_retention_duration", "labels", "kms_key_name"}, set()),
     "google_pubsub_topic_iam_member": ({"topic", "role", "member"}, {"for_each"}, {"condition"}),
     "google_storage_notification": (

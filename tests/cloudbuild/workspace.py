@@ -24,6 +24,27 @@ ENVIRONMENT: Final = {
 """What Cloud Build gives every step of a merge, with names that are examples."""
 
 
+GCLOUD: Final = """
+import json, os, sys
+answers = json.loads(os.environ["ANSWERS"])
+line = " ".join(sys.argv[1:])
+for beginning, answer in answers.items():
+    if line.startswith(beginning):
+        if answer is None: sys.exit("ERROR: (gcloud) PERMISSION_DENIED")
+        if str(answer).startswith("!"): sys.exit("ERROR: (gcloud) " + answer[1:])
+        state = os.environ.get("STATE")
+        if isinstance(answer, list) and answer and isinstance(answer[0], list):
+            seen = int(open(state).read()) if os.path.exists(state) else 0
+            open(state, "w").write(str(seen + 1))
+            answer = answer[min(seen, len(answer) - 1)]
+        print(answer if isinstance(answer, str) else json.dumps(answer))
+        sys.exit(0)
+sys.exit("unexpected: " + line)
+"""
+"""Gives the answer of $ANSWERS whose key a command line begins with: None is refused, `!…` fails with that text, and
+lists in a list are given one after the other."""
+
+
 @dataclass(frozen=True)
 class Clone:
     """A clone of this repository, with stand-ins for what would reach the cloud."""
