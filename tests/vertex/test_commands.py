@@ -131,6 +131,7 @@ def test_submit(shell: Shell, compiled: Any) -> None:
     assert first["pipeline_job_id"] == "tidemill-build-7"
     job = first["pipeline_job"]
     assert job["pipeline_spec"] == compiled  # not a character more or less than what `tidemill compile` makes
+    assert re.fullmatch("[0-9a-f]{16}", job["labels"].pop("tidemill-content"))
     assert job["labels"] == {
         "team": "risk",
         "commit": "c0ffee",

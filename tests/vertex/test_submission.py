@@ -29,6 +29,7 @@ def test_what_arrives_is_the_pipeline_and_all_that_the_target_says(target: Any, 
         "commit": "c0ffee",
         "tidemill-name": "toy-training",
         "tidemill-request": "build-7",
+        "tidemill-content": submission(parameters={"limit": 0.7}).digest,
     }
     assert job["service_account"] == "tidemill-pipeline@example-project.iam.gserviceaccount.com"
     assert job["network"] == "projects/123456789012/global/networks/example"
@@ -50,6 +51,15 @@ def test_nothing_but_the_one_call_is_made(target: Any, fake: Any, submission: An
     target.submit(submission())
     assert [entry["method"] for entry in fake.requests()] == ["PipelineService/CreatePipelineJob"]
     assert fake.requests()[0]["routing"] == f"parent={PARENT}"
+
+
+def test_a_request_id_is_of_one_content_alone(target: Any, fake: Any, submission: Any) -> None:
+    """A build that is made anew must not take the old build's run for its own."""
+    target.submit(submission(parameters={"limit": 0.7}))
+    with pytest.raises(UsageError, match="must be of one content alone") as told:
+        target.submit(submission(parameters={"limit": 0.8}))
+    assert "another --request-id" in str(told.value)
+    assert target.submit(submission(parameters={"limit": 0.7})).existed
 
 
 def test_the_same_request_id_makes_one_run(target: Any, fake: Any, submission: Any) -> None:

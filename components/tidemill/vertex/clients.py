@@ -129,16 +129,16 @@ class Clients:
                 return found
             try:
                 return make()
-            except api_errors().ServiceUnavailable as error:
+            except (api_errors().ServiceUnavailable, api_errors().FailedPrecondition) as error:
                 if not is_transient(error) or time.monotonic() + pause > deadline:
                     raise fault(where, error, self.location) from error
             time.sleep(pause)
             pause = min(2 * pause, self.patience.longest_pause)
 
     def once(self, where: str, method: Callable[..., T], request: Any, passing: Any = ()) -> T:
-        """Makes a call without repeating it; a service that is unavailable is told as ``ServiceUnavailable``."""
+        """Makes a call without repeating it; ``ServiceUnavailable`` and ``FailedPrecondition`` are the caller's."""
         given = passing if isinstance(passing, tuple) else (passing,)
-        with self._told(where, (*given, api_errors().ServiceUnavailable)):
+        with self._told(where, (*given, api_errors().ServiceUnavailable, api_errors().FailedPrecondition)):
             return method(request=request, retry=None, timeout=self.patience.call)
 
     def finish(self, where: str, operation: Any) -> Any:

@@ -26,6 +26,7 @@ _ROLES: Final = (
 _PERMISSION: Final = re.compile(r"\b[a-z]+\.[a-zA-Z]+\.[a-zA-Z]+\b")
 _QUOTA: Final = re.compile(r"quotas? (?:are exceeded|exceeded|metric)s?[:\s]+['\"]?([\w./-]+)", re.IGNORECASE)
 _DISABLED: Final = re.compile(r"has not been used in project|SERVICE_DISABLED|is disabled")
+_BUSY: Final = re.compile(r"other operations? (is|are)? ?running|operation .{0,80}in progress", re.IGNORECASE)
 _UNRESOLVED: Final = re.compile(
     r"DNS resolution failed|errors? resolving|Domain name not found|Name or service not known|name resolution",
     re.IGNORECASE,
@@ -51,6 +52,8 @@ def fault(where: str, error: Exception, location: Location) -> TidemillError:
         return UsageError(where, "does not exist", said)
     if isinstance(error, api.Conflict):  # ALREADY_EXISTS and ABORTED
         return UsageError(where, "conflicts with what there is", said)
+    if isinstance(error, api.FailedPrecondition) and is_transient(error):
+        return PlatformError(where, "is being changed by another call", said, "try again when that has ended")
     if isinstance(error, api.ClientError):
         return UsageError(where, "was refused", said)
     if _UNRESOLVED.search(said):
@@ -87,5 +90,10 @@ def _quota(said: str, location: Location) -> str:
 
 
 def is_transient(error: Any) -> bool:
-    """Tells whether the same call may succeed in a moment: the service is unavailable, and not merely unfindable."""
+    """Tells whether the same call may succeed in a moment.
+
+    The service is unavailable, and not merely unfindable; or it is at work on the same thing for somebody else.
+    """
+    if isinstance(error, api_errors().FailedPrecondition):
+        return bool(_BUSY.search(str(error)))
     return isinstance(error, api_errors().ServiceUnavailable) and not _UNRESOLVED.search(str(error))

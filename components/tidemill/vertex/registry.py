@@ -132,7 +132,7 @@ class ModelRegistry:
         versions = self.versions()
         champion = next((v for v in versions if CHAMPION in v.aliases), None)
         if champion is not None and champion.number == version.number:
-            return _last_former(versions, but=version)
+            return last_former(versions, but=version)
         if champion is not None:
             places = [place for v in versions for place in v.formers]
             if not places or max(places) not in champion.formers:
@@ -149,7 +149,7 @@ class ModelRegistry:
         """
         versions = self.versions()
         champion = next((v for v in versions if CHAMPION in v.aliases), None)
-        former = _last_former(versions, but=champion) if champion is not None else None
+        former = last_former(versions, but=champion) if champion is not None else None
         if former is None:
             raise UsageError(self._where, "there is no former champion to go back to")
         return former
@@ -157,6 +157,11 @@ class ModelRegistry:
     def revert(self, former: Version) -> None:
         """Makes the former champion the champion again, and takes its last place among the former ones away."""
         self._merge(former, [CHAMPION, f"-former-{max(former.formers)}"])
+
+    def withdraw(self, version: Version) -> None:
+        """Takes the alias ``challenger`` away from a version, if it has it."""
+        if CHALLENGER in self.find(version.number).aliases:
+            self._merge(version, [f"-{CHALLENGER}"])
 
     def _of_digest(self, digest: str) -> Version | None:
         return next((version for version in self.versions() if version.digest == digest), None)
@@ -254,6 +259,6 @@ def label(text: str) -> str:
     return re.sub(r"[^a-z0-9_-]+", "-", text.lower())[:_LABEL_LENGTH]
 
 
-def _last_former(versions: list[Version], but: Version | None) -> Version | None:
+def last_former(versions: list[Version], but: Version | None) -> Version | None:
     candidates = [v for v in versions if v.formers and (but is None or v.number != but.number)]
     return max(candidates, key=lambda version: max(version.formers), default=None)

@@ -17,7 +17,7 @@ from tidemill.errors import PlatformError, TidemillError, UsageError
 from tidemill.samples import Sample
 from tidemill.vertex.clients import Clients
 from tidemill.vertex.endpoints import ModelEndpoint, deployed, deployed_id
-from tidemill.vertex.registry import CHALLENGER, CHAMPION, ModelRegistry, Version, read_sample
+from tidemill.vertex.registry import CHALLENGER, CHAMPION, ModelRegistry, Version, last_former, read_sample
 from tidemill.vertex.settings import Settings
 from tidemill.vertex.storage import Store
 from tidemill.vertex.traffic import idle, split_with
@@ -82,7 +82,8 @@ class Rollouts:
     def rollback(self) -> Outcome:
         """Gives all traffic back: from a challenger to the champion, or else from the champion to the one before.
 
-        The version has served before, so that it is not tried again: rolling back must not wait.
+        The version has served before, so that it is not tried again: rolling back must not wait. A rollback that was
+        cut off is finished by the next one, which goes no further back.
 
         Raises:
             UsageError: if there is no former champion.
@@ -90,16 +91,34 @@ class Rollouts:
         versions = self.registry.versions()
         champion = next((v for v in versions if CHAMPION in v.aliases), None)
         challenger = next((v for v in versions if CHALLENGER in v.aliases), None)
-        canary = champion is not None and challenger is not None and self._traffic().get(challenger.number, 0) > 0
-        target = champion if canary and champion is not None else self.registry.former()
+        left = self._left(champion, challenger, last_former(versions, but=champion))
+        target = champion if left is not None and champion is not None else self.registry.former()
         wanted, before = deployed_id(target, self._settings), self.endpoint.get()
         if deployed(before, wanted) is None:
             self._put(target, before)
         self._move(target, wanted, 100, read_sample(self._store, target))
-        if not canary:
+        if left is None:
             self.registry.revert(target)
-        left = challenger if canary else champion
-        return self._outcome(target, left, True, self._retire(wanted), None)
+        elif challenger is not None and challenger.number == left:
+            self.registry.withdraw(challenger)
+        outcome = self._outcome(target, None, True, self._retire(wanted), None)
+        return replace(outcome, former=left or (champion.number if champion else None))
+
+    def _left(self, champion: Version | None, challenger: Version | None, former: Version | None) -> str | None:
+        """Returns the number of the version that a rollback leaves for the champion; None if it leaves the champion.
+
+        That is a challenger with a share; or one without, deployed beside a champion that has all: a rollback was
+        cut off. The former champion stands so after a release that was cut off, which can be rolled back.
+        """
+        if champion is None:
+            return None
+        endpoint = self.endpoint.get()
+        shares = traffic_by_version(endpoint)
+        if challenger is not None and shares.get(challenger.number, 0) > 0:
+            return challenger.number
+        idle = {m.model_version_id for m in endpoint.deployed_models} - shares.keys()
+        idle -= {former.number} if former is not None else set()
+        return min(idle) if idle and shares == {champion.number: 100} else None
 
     def _try(self, version: Version, sample: Sample) -> Any:
         """Has a version answer the sample on an endpoint of its own, which is deleted whatever comes of it."""

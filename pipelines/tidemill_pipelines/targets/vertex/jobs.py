@@ -17,6 +17,7 @@ from tidemill_pipelines.targets.remote import RemoteRun, RemoteTask, State, Subm
 
 REQUEST_LABEL: Final = "tidemill-request"
 NAME_LABEL: Final = "tidemill-name"
+CONTENT_LABEL: Final = "tidemill-content"
 _LABEL_LENGTH: Final = 63
 _RUN_STATES: Final[Mapping[str, State]] = {
     "PIPELINE_STATE_QUEUED": "pending",
@@ -95,6 +96,7 @@ def _labels(submission: Submission, config: TargetConfig) -> dict[str, str]:
         **submission.labels,
         NAME_LABEL: re.sub(r"[^a-z0-9_-]+", "-", submission.name.lower())[:_LABEL_LENGTH],
         REQUEST_LABEL: token(submission.request_id),
+        CONTENT_LABEL: submission.digest,
     }
     return dict(sorted(labels.items()))
 

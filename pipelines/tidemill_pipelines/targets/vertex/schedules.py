@@ -11,7 +11,7 @@ from tidemill.vertex.sdk import json_format
 from tidemill_pipelines.targets.config import TargetConfig, time_zone
 from tidemill_pipelines.targets.cron import parse_cron
 from tidemill_pipelines.targets.remote import RemoteSchedule, ScheduleRequest
-from tidemill_pipelines.targets.vertex.jobs import moment, pipeline_job
+from tidemill_pipelines.targets.vertex.jobs import CONTENT_LABEL, REQUEST_LABEL, moment, pipeline_job
 
 # A schedule has no labels, and its own `catch_up` is what the last resume said. So its runs carry the policy.
 CATCH_UP_LABEL: Final = "tidemill-catch-up"
@@ -35,7 +35,8 @@ def vertex_schedule(request: ScheduleRequest, config: TargetConfig, parent: str)
     """
     _refuse_impossible_times(request)
     job = pipeline_job(request.submission, config)
-    del job["labels"]["tidemill-request"]  # it names one run; those of a schedule have ids of their own
+    for name in (REQUEST_LABEL, CONTENT_LABEL):  # they are of one run; those of a schedule have ids of their own
+        del job["labels"][name]
     job["labels"] |= {
         CATCH_UP_LABEL: str(request.catch_up).lower(),
         DIGEST_LABEL: request.submission.package.digest[:63],

@@ -14,7 +14,7 @@ from tidemill.vertex.sdk import aiplatform, api_errors
 from tidemill.vertex.storage import Store
 from tidemill_pipelines.targets.config import TargetConfig
 from tidemill_pipelines.targets.remote import ENDED, RemoteRun, RemoteSchedule, ScheduleRequest, Submission
-from tidemill_pipelines.targets.vertex.jobs import job_id, log_pointers, pipeline_job, remote_run
+from tidemill_pipelines.targets.vertex.jobs import CONTENT_LABEL, job_id, log_pointers, pipeline_job, remote_run
 from tidemill_pipelines.targets.vertex.schedules import (
     catches_up,
     differences,
@@ -75,8 +75,13 @@ class VertexTarget:
             made = self._clients.ask(
                 where, self._clients.pipelines.create_pipeline_job, request, api_errors().AlreadyExists
             )
-        except api_errors().AlreadyExists:
-            return remote_run(self._job(identity), self._location, existed=True)
+        except api_errors().AlreadyExists as error:
+            found = self._job(identity)
+            if found.labels.get(CONTENT_LABEL) != submission.digest:
+                expected = f"request id {submission.request_id} must be of one content alone"
+                remedy = "it was given to another package, or with other parameters: use another --request-id"
+                raise UsageError(where, expected, f"run {identity} is of another", remedy) from error
+            return remote_run(found, self._location, existed=True)
         return remote_run(made, self._location)
 
     def runs(self, limit: int) -> Sequence[RemoteRun]:
