@@ -23,6 +23,8 @@ SETS = (
     "overlays/gpu",
     "overlays/tpu",
     "cluster",
+    "store",
+    "store/owner",
     "examples/serving",
     "examples/training",
     "examples/schedule",

@@ -43,6 +43,9 @@ def pods(documents: list[dict[str, Any]], runtimes: Mapping[str, Any] | None = N
                     template = job["template"]["spec"]["template"]
                     labels = {**template.get("metadata", {}).get("labels", {}), "jobset.sigs.k8s.io/jobset-name": "any"}
                     yield Pod(where, template["spec"], labels)
+            case "Job":
+                template = document["spec"]["template"]
+                yield Pod(where, template["spec"], template["metadata"]["labels"])
             case "CronJob":
                 template = document["spec"]["jobTemplate"]["spec"]["template"]
                 yield Pod(where, template["spec"], template["metadata"]["labels"])

@@ -32,14 +32,55 @@ def of_kind(documents: Documents, kind: str) -> dict[str, dict[str, Any]]:
 @pytest.fixture(scope="module")
 def all_pods(rendered: dict[str, Documents]) -> list[Pod]:
     runtimes = of_kind(rendered["overlays/prod"], "ServingRuntime")
-    return [pod for documents in rendered.values() for pod in pods(documents, runtimes)]
+    restricted = [documents for name, documents in rendered.items() if name != "store/owner"]
+    return [pod for documents in restricted for pod in pods(documents, runtimes)]
 
 
 def test_every_pod_is_restricted(all_pods: list[Pod]) -> None:
     assert {pod.where.split()[0] for pod in all_pods} == {
-        *("ServingRuntime", "InferenceService", "TrainingRuntime", "CronJob"),
+        *("ServingRuntime", "InferenceService", "TrainingRuntime", "CronJob", "Job"),
     }
     assert {pod.where: found for pod in all_pods if (found := violations(pod))} == {}
+
+
+def test_who_gives_the_store_away_is_root_elsewhere_and_may_do_that_alone(rendered: dict[str, Documents]) -> None:
+    (pod,) = pods(rendered["store/owner"])
+    assert violations(pod) == [
+        "volume store: nfs",
+        *(f"container chown: {name}" for name in ("runAsNonRoot", "runAsUser", "capabilities")),
+    ]
+    assert pod.containers[0]["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["CHOWN"]}
+    assert pod.spec["automountServiceAccountToken"] is False
+    (namespace,) = of_kind(rendered["store/owner"], "Namespace").values()
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "baseline"
+    ours = {name for overlay in OVERLAYS for name in of_kind(rendered[overlay], "Namespace")}
+    assert {d["metadata"].get("namespace", "tidemill-store") for d in rendered["store/owner"]}.isdisjoint(ours)
+
+
+def test_the_store_is_tried_by_who_will_write_to_it(rendered: dict[str, Documents]) -> None:
+    """A pod as KFP makes them but for the fsGroup, which has the kubelet give the volume to the group of all."""
+    from tidemill_pipelines.targets.config import KubernetesSettings
+
+    (pod,) = pods(rendered["store"])
+    assert pod.spec["securityContext"].items() >= dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), 65532).items()
+    (volume,) = pod.spec["volumes"]
+    assert volume["persistentVolumeClaim"]["claimName"] == KubernetesSettings().store_claim
+    assert not volume["persistentVolumeClaim"].get("readOnly")
+    (owner,) = pods(rendered["store/owner"])
+    assert owner.containers[0]["command"] == ["chown", "65532:65532", "/tidemill"]
+
+
+def test_no_task_is_evicted_for_a_larger_table_and_the_namespace_is_bounded(rendered: dict[str, Documents]) -> None:
+    """/tmp and what KFP's launcher downloads are emptyDirs: ephemeral storage, which tasks of KFP set no limit for."""
+    for overlay in OVERLAYS:
+        (limits,) = of_kind(rendered[overlay], "LimitRange").values()
+        for limit in limits["spec"]["limits"]:
+            assert "ephemeral-storage" not in {**limit.get("default", {}), **limit.get("max", {})}, overlay
+        (quota,) = of_kind(rendered[overlay], "ResourceQuota").values()
+        assert "limits.ephemeral-storage" not in quota["spec"]["hard"], "it would refuse who names no limit"
+        assert quota["spec"]["hard"]["requests.ephemeral-storage"] == "1Ti"
+        (container,) = (limit for limit in limits["spec"]["limits"] if limit["type"] == "Container")
+        assert container["defaultRequest"]["ephemeral-storage"] == "1Gi"
 
 
 @pytest.mark.parametrize(

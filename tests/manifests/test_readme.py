@@ -19,6 +19,7 @@ from tools import kustomize as kustomize_binary
 README = (ROOT / "manifests" / "README.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 LINES = [line.split("  #")[0].strip() for block in BLOCKS for line in block.splitlines()]
+DIRECTORIES = sorted(path.name for path in (ROOT / "manifests").iterdir() if path.is_dir())
 Documents = list[dict[str, Any]]
 
 
@@ -28,7 +29,7 @@ def kubectl_lines() -> list[list[str]]:
 
 
 def test_every_line_is_of_a_program_that_is_checked() -> None:
-    assert len(LINES) == 7
+    assert len(LINES) == 12
     for line in LINES:
         assert line.startswith(("kubectl ", "cd manifests/overlays/prod && kustomize edit set image "))
 
@@ -39,7 +40,7 @@ def test_what_is_applied_is_there_and_what_is_asked_for_is_applied(rendered: dic
         if "-k" in words:
             assert words[words.index("-k") + 1].removeprefix("manifests/") in rendered
         for word in words:
-            if re.fullmatch(r"(--from=)?(cronjob|trainjob)/[\w-]+", word):
+            if re.fullmatch(r"(--from=)?(cronjob|trainjob|job)/[\w-]+", word):
                 kind, _, name = word.removeprefix("--from=").partition("/")
                 assert (kind, name) in everything, word
         if "-n" in words:
@@ -68,7 +69,8 @@ def test_images_are_pinned_as_it_says(kustomize: Any, tmp_path: Path) -> None:
     (line,) = (line for line in LINES if "set image" in line)
     shutil.copytree(ROOT / "manifests", tmp_path / "manifests")
     digests = {name: f"registry.example.com/own/{name}@sha256:{'ab' * 32}" for name in ("serving", "tensorflow")}
-    (tmp_path / "images.json").write_text(json.dumps({"images": digests}))
+    (tmp_path / "build" / "images").mkdir(parents=True)
+    (tmp_path / "build" / "images" / "images.json").write_text(json.dumps({"images": digests}))
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "kustomize").symlink_to(kustomize_binary())
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
@@ -80,8 +82,20 @@ def test_images_are_pinned_as_it_says(kustomize: Any, tmp_path: Path) -> None:
     assert set(re.findall(r"image: (\S+)", text)) == set(digests.values())
 
 
+def test_every_directory_is_in_its_table() -> None:
+    assert set(re.findall(r"^\| `(\w+)/", README, re.MULTILINE)) == set(DIRECTORIES)
+    for directory in ("overlays", "components"):
+        for inner in (ROOT / "manifests" / directory).iterdir():
+            assert f"`{directory}/{inner.name}`" in README
+
+
+def test_images_json_is_where_make_images_writes_it() -> None:
+    named = re.findall(r"[\w./]*images\.json", README)
+    assert {name.removeprefix("../../../") for name in named} == {"build/images/images.json"}
+
+
 def test_every_path_it_names_is_there() -> None:
-    for name in re.findall(r"`((?:base|overlays|components|cluster|examples|tests)/[\w./-]*)`", README):
+    for name in re.findall(rf"`((?:{'|'.join(DIRECTORIES)}|tests)/[\w./-]*)`", README):
         assert (ROOT / name if name.startswith("tests/") else ROOT / "manifests" / name).exists(), name
     for name in re.findall(r"`(\w+\.yaml)`", README):
         assert list((ROOT / "manifests" / "overlays").glob(f"*/{name}")), name

@@ -15,7 +15,7 @@ from tools import ROOT
 
 Documents = list[dict[str, Any]]
 OVERLAYS = ("overlays/dev", "overlays/prod", "overlays/gpu", "overlays/tpu")
-EXAMPLES = ("examples/serving", "examples/training", "examples/schedule")
+EXAMPLES = ("examples/serving", "examples/training", "examples/schedule", "store")
 README = (ROOT / "manifests" / "README.md").read_text()
 # The labels of pods and services that others make: by Argo, KServe, JobSet.
 EXTERNAL_LABELS = (

@@ -18,6 +18,7 @@ REQUIRED = {
     "HTTPRoute": ("spec", "parentRefs", 0, "name"),
     "HorizontalPodAutoscaler": ("spec", "maxReplicas"),
     "InferenceService": ("spec", "predictor"),
+    "Job": ("spec", "template"),
     "JobSet": ("spec", "replicatedJobs", 0, "name"),
     "ClusterQueue": ("spec", "resourceGroups", 0, "flavors", 0, "name"),
     "NetworkPolicy": ("spec", "podSelector"),
@@ -33,6 +34,8 @@ REQUIRED = {
     "TrainJob": ("spec", "runtimeRef", "name"),
     "LimitRange": ("spec", "limits", 0, "type"),
 }
+
+OWN_NAMESPACES = {"overlays/dev": "tidemill-dev", "store/owner": "tidemill-store"}
 
 
 def all_documents(rendered: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -91,7 +94,7 @@ def test_names_are_unique_and_only_what_has_a_namespace_is_given_one(rendered: d
         for document in documents:
             scope = schemas.scopes.get((document["apiVersion"], document["kind"]), "Namespaced")
             has_none = scope == "Cluster" or document["kind"] == "Namespace"
-            expected = None if has_none else "tidemill-dev" if name == "overlays/dev" else "tidemill"
+            expected = None if has_none else OWN_NAMESPACES.get(name, "tidemill")
             assert document["metadata"].get("namespace") == expected, (name, document["kind"])
 
 
