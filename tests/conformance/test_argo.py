@@ -208,7 +208,7 @@ def test_what_a_target_says_of_training_is_what_the_backend_is_told(told: dict[s
     train = told["training"]["train"]
     assert train.container is not None
     assert train.kubernetes is not None
-    assert train.container["image"] == "registry.example.com/team/tidemill/tensorflow:1"
+    assert train.container["image"] == "registry.example.com/team/tidemill/tensorflow-gpu:1"
     resources = train.container["resources"]
     assert resources["resourceCpuLimit"] == "8"
     assert resources["resourceMemoryLimit"] == "32Gi"
