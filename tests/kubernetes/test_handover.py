@@ -166,9 +166,7 @@ class TestTheGateway:
 
         monkeypatch.setattr(releases, "apply_route", gone)
 
-    def test_one_that_lacks_a_service_gets_no_traffic(
-        self, world: World, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_one_that_lacks_a_service_gets_no_traffic(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         """A rollback by hand may need what another release has just deleted."""
         release(world.place(), world.register(), 100)
         self.without_service(world, monkeypatch, for_s=None)

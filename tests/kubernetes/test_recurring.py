@@ -105,7 +105,10 @@ def test_the_same_is_made_once_and_another_of_its_name_is_refused(
         replace(request_, submission=replace(request_.submission, package=compiled(greeting="hi"))),
         replace(request_, submission=replace(request_.submission, parameters={"source": "s3://other"})),
     ):
-        with pytest.raises(UsageError, match=r"one of that name that differs(.|\n)*`tidemill schedule update nightly"):
+        with pytest.raises(
+            UsageError,
+            match=r"one of that name that differs(.|\n)*`tidemill schedule update PROBLEM_DIR --name nightly",
+        ):
             target.create_schedule(other)
     assert len(kfp.recurring) == 1
 

@@ -126,6 +126,53 @@ class TestRequestIds:
         assert states.pop(run.id) == "PENDING"
         assert list(states.values()) == ["CANCELING"]
 
+    @pytest.mark.parametrize(
+        "change",
+        [{"parameters": {"source": "s3://example-bucket/others.csv"}}, {"cache": False}, {"package": None}],
+        ids=lambda change: next(iter(change)),
+    )
+    @pytest.mark.parametrize("older", [False, True])
+    def test_an_id_is_of_one_content_alone(
+        self, kfp: KfpFake, target: KubernetesTarget, submission: Submission, change: dict[str, Any], older: bool
+    ) -> None:
+        """Whoever asks for something else under the same id must not be handed the old run as if it were that."""
+        if "package" in change:
+            change = {"package": compiled(greeting="good morning")}
+        first = target.submit(submission)
+        other = replace(submission, **change)
+        if older:
+            unmarked(kfp)
+        told = r"request-1: run .* has it, and is of another content \(got .*; that run: (.|\n)*another --request-id"
+        with pytest.raises(UsageError, match=told) as refused:
+            target.submit(other)
+        assert older or f"{other.digest}; that run: {submission.digest}" in str(refused.value)
+        assert len(kfp.runs) == 1
+        assert target.submit(submission).id == first.id
+
+    def test_of_a_run_without_a_digest_whose_version_is_gone_nothing_can_be_told(
+        self, kfp: KfpFake, target: KubernetesTarget, submission: Submission
+    ) -> None:
+        first = target.submit(submission)
+        unmarked(kfp)
+        kfp.versions.clear()
+        assert target.submit(replace(submission, cache=False)).id == first.id
+
+    def test_of_two_contents_at_the_same_moment_the_later_is_cancelled_and_told(
+        self, kfp: KfpFake, target: KubernetesTarget, submission: Submission, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        other, seen, race = KubernetesTarget(target._config), KubernetesTarget._requested, iter([True])
+
+        def requested(self: KubernetesTarget, *arguments: Any) -> Any:
+            found = seen(self, *arguments)
+            if self is target and next(race, False):
+                other.submit(replace(submission, cache=False))
+            return found
+
+        monkeypatch.setattr(KubernetesTarget, "_requested", requested)
+        with pytest.raises(UsageError, match="is of another content"):
+            target.submit(submission)
+        assert sorted(run["state"] for run in kfp.runs.values()) == ["CANCELING", "PENDING"]
+
     def test_ids_that_look_like_patterns_are_told_apart(
         self, kfp: KfpFake, target: KubernetesTarget, submission: Submission
     ) -> None:
@@ -144,6 +191,14 @@ class TestRequestIds:
         monkeypatch.setattr(KubernetesTarget, "_requested", lambda *_: None)
         target.submit(replace(submission, request_id="request-2"))
         assert [len(kept) for kept in (kfp.experiments, kfp.pipelines, kfp.versions)] == [1, 1, 1]
+
+
+def unmarked(kfp: KfpFake) -> None:
+    """Makes the runs those of a tidemill that did not write digests into their descriptions."""
+    for run in kfp.runs.values():
+        mark = json.loads(run["description"].removeprefix("tidemill "))
+        del mark["digest"]
+        run["description"] = "tidemill " + json.dumps(mark, sort_keys=True, separators=(",", ":"))
 
 
 class TestVersions:

@@ -160,7 +160,7 @@ class KubernetesEndpoints:
         waited, longest = 0.0, self._deployment.ready_timeout_s + _QUEUE_S
         while (state := self._target.run(run)).state not in ENDED:
             if waited > longest:
-                remedy = f"look at it again later: tidemill runs show {run}"
+                remedy = f"look at it again later: `tidemill runs show {run} --target …`"
                 raise PlatformError(f"run {run}", f"must end within {longest} s", state.state, remedy)
             self._pause(_POLL_S)
             waited += _POLL_S

@@ -18,15 +18,17 @@ class RunMark:
     Attributes:
         request: the request id.
         key: what KFP's filter looks for: a digest of the id, free of what SQL's LIKE would read as a pattern.
+        digest: of what was to run; None for a run that was submitted before marks had it.
     """
 
     request: str
     key: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    digest: str | None = None
 
     @classmethod
-    def of(cls, request: str, labels: Mapping[str, str]) -> RunMark:
-        return cls(request, f"request-{hashlib.sha256(request.encode()).hexdigest()[:32]}", dict(labels))
+    def of(cls, request: str, labels: Mapping[str, str], digest: str) -> RunMark:
+        return cls(request, f"request-{hashlib.sha256(request.encode()).hexdigest()[:32]}", dict(labels), digest)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ def written(mark: RunMark | ScheduleMark) -> str:
 def run_mark(description: str | None) -> RunMark | None:
     """Returns the mark of a run's description, or None for what tidemill didn't write."""
     value = _read(description)
-    return RunMark(**value) if value is not None and value.keys() == {"request", "key", "labels"} else None
+    if value is None or value.keys() - {"digest"} != {"request", "key", "labels"}:
+        return None
+    return RunMark(**value)
 
 
 def schedule_mark(description: str | None) -> ScheduleMark | None:

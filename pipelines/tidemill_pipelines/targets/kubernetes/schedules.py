@@ -271,7 +271,7 @@ class Schedules:
     def _must_equal(self, found: Any, mark: ScheduleMark, name: str) -> None:
         known = schedule_mark(found.description)
         if known is None or known.digest != mark.digest:
-            remedy = f"`tidemill schedule update {name} …` replaces it"
+            remedy = f"`tidemill schedule update PROBLEM_DIR --name {name} …` replaces it"
             raise UsageError(f"schedule {name}", "there is one of that name that differs", remedy=remedy)
 
 

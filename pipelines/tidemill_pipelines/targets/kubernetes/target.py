@@ -8,15 +8,17 @@ from typing import Any, Final
 
 from tidemill.errors import UsageError
 from tidemill.kserve.cluster import Cluster
+from tidemill_pipelines.targets.compilation import Package
 from tidemill_pipelines.targets.config import TargetConfig
 from tidemill_pipelines.targets.kubernetes.client import Kfp
 from tidemill_pipelines.targets.kubernetes.filters import contains, equals
 from tidemill_pipelines.targets.kubernetes.logs import logs
 from tidemill_pipelines.targets.kubernetes.marks import RunMark, run_mark, written
+from tidemill_pipelines.targets.kubernetes.naming import version_name
 from tidemill_pipelines.targets.kubernetes.schedules import Schedules
 from tidemill_pipelines.targets.kubernetes.storage import stage
 from tidemill_pipelines.targets.kubernetes.told import run_of, task_names
-from tidemill_pipelines.targets.kubernetes.uploads import Uploaded, spec_of, uncached, upload
+from tidemill_pipelines.targets.kubernetes.uploads import Uploaded, spec_of, uncached, upload, version_of
 from tidemill_pipelines.targets.remote import ENDED, RemoteRun, RemoteSchedule, ScheduleRequest, Submission
 
 _PAGE: Final = 100
@@ -55,12 +57,17 @@ class KubernetesTarget:
         stage(files)
 
     def submit(self, submission: Submission) -> RemoteRun:
-        """Makes a run, or finds the one that an earlier call with the same request id made."""
+        """Makes a run, or finds the one that an earlier call with the same request id made.
+
+        Raises:
+            UsageError: if that one is of another content.
+        """
         from kfp_server_api import V2beta1PipelineVersionReference, V2beta1Run
 
-        mark = RunMark.of(submission.request_id, {**self._config.labels, **submission.labels})
+        mark = RunMark.of(submission.request_id, {**self._config.labels, **submission.labels}, submission.digest)
         experiment = self._experiment(create=True)
         if (existing := self._requested(mark, experiment)) is not None:
+            self._must_equal(existing, submission)
             return run_of(existing, self._kfp.host, existed=True)
         uploaded = self._upload(submission)
         run = self._kfp.call(
@@ -81,6 +88,7 @@ class KubernetesTarget:
         first = self._requested(mark, experiment) or run
         if first.run_id != run.run_id:
             self.cancel(run.run_id)
+            self._must_equal(first, submission)
         return run_of(first, self._kfp.host, existed=first.run_id != run.run_id)
 
     def runs(self, limit: int) -> Sequence[RemoteRun]:
@@ -145,8 +153,7 @@ class KubernetesTarget:
         self._schedules.delete(name, self._made_experiment())
 
     def _upload(self, submission: Submission) -> Uploaded:
-        package = uncached(submission.package) if submission.cache is False else submission.package
-        return upload(self._kfp, package, self._namespace)
+        return upload(self._kfp, _package(submission), self._namespace)
 
     def _made_experiment(self) -> str:
         return self._experiment(create=True) or ""
@@ -191,7 +198,34 @@ class KubernetesTarget:
         made = [run for run in runs if (own := run_mark(run.description)) is not None and own.key == mark.key]
         return min(made, key=lambda run: (run.created_at, run.run_id), default=None)
 
+    def _must_equal(self, run: Any, submission: Submission) -> None:
+        """Refuses a run that has the submission's request id and is of another content.
+
+        A run from before marks had digests is told by its version and its parameters; where the version is gone too,
+        it counts as equal.
+        """
+        mark, wanted = run_mark(run.description), submission.digest
+        known = mark.digest if mark is not None else None
+        if known is None:
+            if (version := version_of(self._kfp, run)) is None:
+                return
+            given = dict((run.runtime_config.parameters if run.runtime_config is not None else None) or {})
+            known = f"version {version.name} with {given}"
+            wanted = f"version {version_name(_package(submission))} with {dict(submission.parameters)}"
+        if known != wanted:
+            raise UsageError(
+                f"request id {submission.request_id}",
+                f"run {run.run_id} has it, and is of another content",
+                f"{wanted}; that run: {known}",
+                "give what differs another --request-id",
+            )
+
     def _runtime(self, parameters: Mapping[str, Any]) -> Any:
         from kfp_server_api import V2beta1RuntimeConfig
 
         return V2beta1RuntimeConfig(parameters=dict(parameters), pipeline_root=self._config.pipeline_root)
+
+
+def _package(submission: Submission) -> Package:
+    """Returns the package as it is uploaded."""
+    return uncached(submission.package) if submission.cache is False else submission.package

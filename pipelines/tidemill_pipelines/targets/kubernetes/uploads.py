@@ -46,8 +46,17 @@ def uncached(package: Package) -> Package:
 
 def spec_of(kfp: Kfp, run: Any) -> Mapping[str, Any] | None:
     """Returns the PipelineSpec that a run was made of, or None if it is gone."""
-    if (reference := run.pipeline_version_reference) is None or not reference.pipeline_version_id:
+    if not _refers(run):
         return _pipeline_spec(run.pipeline_spec)
+    version = version_of(kfp, run)
+    return _pipeline_spec(version.pipeline_spec) if version is not None else None
+
+
+def version_of(kfp: Kfp, run: Any) -> Any:
+    """Returns the version of a pipeline that a run was made of, or None if there is none or it is gone."""
+    if not _refers(run):
+        return None
+    reference = run.pipeline_version_reference
     version = kfp.call(
         f"show version {reference.pipeline_version_id}",
         kfp.pipelines.pipeline_service_get_pipeline_version,
@@ -55,7 +64,11 @@ def spec_of(kfp: Kfp, run: Any) -> Mapping[str, Any] | None:
         reference.pipeline_version_id,
         absent=False,
     )
-    return _pipeline_spec(version.pipeline_spec) if version else None
+    return version or None
+
+
+def _refers(run: Any) -> bool:
+    return run.pipeline_version_reference is not None and bool(run.pipeline_version_reference.pipeline_version_id)
 
 
 def _pipeline_spec(value: Any) -> Mapping[str, Any] | None:
