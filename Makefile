@@ -89,7 +89,7 @@ bench: setup ## Measure: the taxi lifecycle, and each stage at 300 thousand and 
 	@.venvs/serving/bin/python tests/benchmarks/serving.py
 	@$(BIN)/python tests/benchmarks/images.py
 
-images: ## Build the container images (IMAGES, REGISTRY, PUSH=1, BASE, ENGINE; see containers/README.md) (about 6 minutes)
+images: ## Build the container images (IMAGES, REGISTRY, PUSH=1, CACHE, BASE, ENGINE; see containers/README.md) (about 6 minutes)
 	@$(PYTHON) containers/build.py $(IMAGES)
 
 clean: ## End the endpoints and remove .tidemill: every run, model and cache made here (problems and environments stay)

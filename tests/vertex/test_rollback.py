@@ -94,3 +94,13 @@ def test_one_that_stays_busy_is_told_as_what_may_succeed_later(world: Any, fake:
     fake.refuse("UpdateEndpoint", "FAILED_PRECONDITION", "There are other operations running on the Endpoint", times=99)
     with pytest.raises(PlatformError, match="is being changed by another call"):
         world.release("2")
+
+
+def test_the_endpoint_of_a_trial_that_was_killed_is_none_of_the_models(world: Any, fake: Any) -> None:
+    fake.refuse("DeleteEndpoint", "INTERNAL", "cut off")
+    with pytest.raises(PlatformError, match="cut off"):
+        world.release("1")
+    listed = world.clients.endpoints.list_endpoints(request={"parent": world.registry})
+    labels = {endpoint.display_name: dict(endpoint.labels) for endpoint in listed}
+    assert labels["toy-smoke-1"]["tidemill-trial"] == "toy"
+    assert "tidemill-model" not in labels["toy-smoke-1"]

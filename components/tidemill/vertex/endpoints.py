@@ -16,6 +16,8 @@ from tidemill.vertex.registry import MODEL_LABEL, Version, label
 from tidemill.vertex.sdk import aiplatform, api_errors, json_format
 from tidemill.vertex.settings import Settings
 
+TRIAL_LABEL: Final = "tidemill-trial"
+"""What endpoints of trials have in the place of the label that endpoints of models are listed by."""
 _CPU: Final = "aiplatform.googleapis.com/prediction/online/cpu/utilization"
 _ETAG_TRIES: Final = 5
 _PREDICT_TIMEOUT_S: Final = 60.0
@@ -32,8 +34,9 @@ class ModelEndpoint:
         """Makes no call.
 
         Args:
-            suffix: of a second endpoint for the same model.
+            suffix: of a second endpoint for the same model, on which a version is tried.
         """
+        self._label = TRIAL_LABEL if suffix else MODEL_LABEL
         self.model = model
         self.name = f"{settings.endpoint or model}{suffix}"
         self._clients = clients
@@ -185,7 +188,7 @@ class ModelEndpoint:
         settings = self._settings
         endpoint: dict[str, Any] = {
             "display_name": self.name,
-            "labels": {**settings.labels, MODEL_LABEL: label(self.model)},
+            "labels": {**settings.labels, self._label: label(self.model)},
             "dedicated_endpoint_enabled": settings.dedicated,
         }
         if settings.private:
