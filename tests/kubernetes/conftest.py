@@ -19,23 +19,38 @@ sys.path[:0] = [str(path) for path in (_FAKES / "kfp", _FAKES / "cluster") if st
 _NEW_NETWORK = 0x40000000
 
 
+@pytest.fixture(scope="session")
+def _loopback() -> Iterator[tuple[Any, int, int] | None]:
+    """A network namespace with nothing but loopback, as (libc, this process's own, it); None without the right to one.
+
+    There is one for the session: libraries keep threads, which stay in the namespace that they were made in.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    if os.geteuid() != 0 or libc.unshare(_NEW_NETWORK) != 0:  # a container may be root without that right
+        yield None
+    else:
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        inside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        assert libc.setns(outside, _NEW_NETWORK) == 0
+        yield libc, outside, inside
+        os.close(inside)
+    os.close(outside)
+
+
 @pytest.fixture(autouse=True, scope="module")
-def _nothing_leaves(request: pytest.FixtureRequest) -> Iterator[None]:
+def _nothing_leaves(request: pytest.FixtureRequest, _loopback: tuple[Any, int, int] | None) -> Iterator[None]:
     """Where root is available, a module's tests run in a network namespace of their own: only loopback is there.
 
     A module that fetches from a package registry says so by ``NEEDS_REGISTRY``.
     """
-    if os.geteuid() != 0 or getattr(request.module, "NEEDS_REGISTRY", False):
+    if _loopback is None or getattr(request.module, "NEEDS_REGISTRY", False):
         yield
         return
-    libc = ctypes.CDLL(None, use_errno=True)
-    with open("/proc/self/ns/net") as outside:  # noqa: PTH123 - a descriptor is what setns takes
-        if libc.unshare(_NEW_NETWORK) != 0:  # a container may be root without that right
-            yield
-            return
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        yield
-        assert libc.setns(outside.fileno(), _NEW_NETWORK) == 0
+    libc, outside, inside = _loopback
+    assert libc.setns(inside, _NEW_NETWORK) == 0
+    yield
+    assert libc.setns(outside, _NEW_NETWORK) == 0
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,9 @@
-"""Whole flows of the command, as a user starts it, against the fakes."""
+"""Whole flows of the command against the fakes: in this process, but for one that is started as a user does."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -17,6 +19,8 @@ from kfp_fake import KfpFake
 from object_fake import ObjectFake
 from released import ROW, World
 
+from tidemill_pipelines.cli import main
+
 ROOT = Path(__file__).parents[2]
 LENDING = ROOT / "pipelines" / "problems" / "lending"
 SOURCE = "s3://example-bucket/loans-{{ schedule.time | date('%Y-%m-%d') }}.csv"
@@ -30,8 +34,8 @@ def store() -> Iterator[ObjectFake]:
 
 
 @pytest.fixture
-def tidemill(tmp_path: Path, executing: KfpFake, store: ObjectFake) -> Command:
-    """The command in a directory with ``targets/cluster.yaml``: the shipped example, at the fake's address."""
+def place(tmp_path: Path, executing: KfpFake, store: ObjectFake, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with ``targets/cluster.yaml``: the shipped example, at the fake's address."""
     example = yaml.safe_load((ROOT / "pipelines" / "targets" / "kubernetes.yaml").read_text())
     example["kubernetes"]["host"] = executing.address
     executing.multi_user, executing.access = True, {"example": ["tidemill"]}
@@ -41,18 +45,27 @@ def tidemill(tmp_path: Path, executing: KfpFake, store: ObjectFake) -> Command:
     digests = {name: f"registry.example.com/{name}@sha256:{'ab' * 32}" for name in ENVIRONMENTS}
     images = {"version": "0.1.0", "lock": "0" * 64, "commit": "c0ffee", "images": digests}
     (tmp_path / "images.json").write_text(json.dumps(images))
-    environment = {**os.environ, **store.environment, "KFP_TOKEN": "example", "COLUMNS": "200", "HOME": str(tmp_path)}
-    assert "KUBECONFIG" in environment
+    for name, value in {**store.environment, "KFP_TOKEN": "example", "HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    assert "KUBECONFIG" in os.environ
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tidemill(place: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command; what it imports is imported once for all."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "tidemill_pipelines", *arguments, "--target", "cluster"],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=environment,
-            timeout=200,
-        )
+        words = ["tidemill", *arguments, "--target", "cluster"]
+        monkeypatch.setattr(sys, "argv", words)
+        output, errors, code = io.StringIO(), io.StringIO(), 0
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            try:
+                main()
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+        return subprocess.CompletedProcess(words, code, output.getvalue(), errors.getvalue())
 
     return run
 
@@ -112,7 +125,7 @@ def test_a_schedule_from_its_making_to_its_end(tidemill: Command, executing: Kfp
     assert executing.fire(made["id"], datetime.now(UTC)) is not None
     other = tidemill(*asked("create", "45 * * * *"))
     assert other.returncode == 4, other.stdout
-    assert "schedule update hourly" in other.stderr
+    assert "schedule update PROBLEM_DIR --name hourly" in other.stderr
     paused = told(tidemill("schedule", "pause", "hourly", "--json"))
     assert paused["state"] == "paused"
     changed = told(tidemill(*asked("update", "45 * * * *", "--json")))
@@ -145,9 +158,10 @@ def test_a_model_from_its_release_to_its_rollback(tidemill: Command, executing: 
     assert "no former champion to go back to" in none.stderr
 
 
-def test_what_the_backend_refuses_ends_the_command_with_its_code(tidemill: Command, executing: KfpFake) -> None:
+def test_what_the_backend_refuses_ends_the_command_with_its_code(place: Path, executing: KfpFake) -> None:
     executing.access = {"another": ["tidemill"]}
-    refused = tidemill("runs", "list")
+    command = [sys.executable, "-m", "tidemill_pipelines", "runs", "list", "--target", "cluster"]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert refused.returncode == 5
     assert "who asks is not known" in refused.stderr
     assert "example" not in refused.stderr.replace("example.com", "")

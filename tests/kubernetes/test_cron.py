@@ -45,6 +45,7 @@ def utc_times(cron: Cron, begin: datetime, end: datetime, zone: ZoneInfo) -> lis
 
 
 class TestText:
+    @settings(deadline=None)
     @given(CRONS)
     def test_what_is_written_is_read_as_it_was_meant(self, cron: Cron) -> None:
         assert parse_cron(str(cron)) == cron
@@ -127,6 +128,7 @@ class TestKfp:
             assume(False)
         assert list(kfp_fake_cron.parse(text).times(begin, end)) == utc_times(cron, begin, end, zone)
 
+    @settings(deadline=None)
     @given(CRONS, st.integers(-14 * 60, 14 * 60))
     def test_a_shift_back_undoes_a_shift(self, cron: Cron, minutes: int) -> None:
         try:

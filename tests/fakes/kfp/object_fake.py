@@ -20,7 +20,7 @@ class ObjectFake:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            wbufsize = -1  # an answer in one packet: of two, the second may await an ACK for 40 ms
+            disable_nagle_algorithm = True  # else the second packet of an answer may await an ACK for 40 ms
 
             def _handle(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
