@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import kfp_fake_cron
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidemill.errors import UsageError
@@ -125,7 +125,7 @@ class TestKfp:
         try:
             text = to_kfp(cron, zone, UTC_ZONE, begin, end)
         except UsageError:
-            assume(False)
+            return
         assert list(kfp_fake_cron.parse(text).times(begin, end)) == utc_times(cron, begin, end, zone)
 
     @settings(deadline=None)
@@ -134,8 +134,8 @@ class TestKfp:
         try:
             there = shift(cron, minutes)
             back = shift(there, -minutes)
-        except ValueError:
-            assume(False)
+        except ValueError:  # it can't be shifted, and says so
+            return
         assert back == cron
 
     @pytest.mark.parametrize(
