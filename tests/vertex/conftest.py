@@ -7,7 +7,6 @@ network of its own, where the region's real host names lead to it and nothing ca
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,16 +24,14 @@ def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     from vertex_fake import fake_vertex
 
     with fake_vertex(tmp_path_factory.mktemp("vertex")) as fake:
-        before = dict(os.environ)
-        os.environ.update(fake.environment)  # gRPC reads the CA when its first channel is made, and never again
         yield fake
-        os.environ.clear()
-        os.environ.update(before)
 
 
 @pytest.fixture
-def fake(_running: Any) -> Any:
-    """The fake, with nothing in it."""
+def fake(_running: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The fake, with nothing in it, and its environment: credentials, Storage, and the CA that gRPC reads once."""
+    for name, value in _running.environment.items():
+        monkeypatch.setenv(name, value)
     _running.ask("reset")
     return _running
 

@@ -194,10 +194,10 @@ def test_the_first_release_makes_the_endpoint_and_the_champion(world: Any, fake:
     assert {request["endpoint_id"]: request["endpoint"] for request in fake.requests("CreateEndpoint")} == {
         identity: {
             "display_name": identity,
-            "labels": {"team": "risk", "tidemill-model": "toy"},
+            "labels": {"team": "risk", label: "toy"},
             "encryption_spec": {"kms_key_name": world.settings["cmek_key"]},
         }
-        for identity in ("toy", "toy-smoke-1")
+        for identity, label in (("toy", "tidemill-model"), ("toy-smoke-1", "tidemill-trial"))
     }
     trial, real = fake.requests("DeployModel")
     assert (trial["endpoint"], trial["traffic_split"]) == (f"{ENDPOINT}-smoke-1", {"0": 100})

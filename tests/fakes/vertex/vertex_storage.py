@@ -40,6 +40,7 @@ def storage_server(world: World, predict: Any) -> ThreadingHTTPServer:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = 1 << 16  # head and body in one packet: apart, each answer would wait 40 ms for an acknowledgement
 
         def do_GET(self) -> None:
             self._answer("GET")
