@@ -36,7 +36,7 @@ $(LENDING): components/tidemill/synthetic/lending.py
 	@mkdir -p $(@D)
 	@.venvs/tensorflow/bin/python -m tidemill.synthetic.lending --rows 20000 --output $@
 
-test: setup ## Run every test, each in its environment, and check coverage (10 to 20 minutes)
+test: setup ## Run every test, each in its environment, and check coverage (20 to 40 minutes)
 	@rm -f .coverage .coverage.*
 	@$(MAKE) --no-print-directory -j2 --keep-going --output-sync=target $(TESTS)
 	@$(BIN)/coverage combine -q

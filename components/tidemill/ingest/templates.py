@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from tidemill.errors import PlatformError, UsageError
 
 NOW: Final = "now"
-_OPENING: Final = "{{"
+_OPENINGS: Final = ("{{", "{%")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def resolve(source: str, time: datetime) -> str:
 
 def has_template(source: str) -> bool:
     """Tells whether a source depends on the time of the run."""
-    return _OPENING in source
+    return any(opening in source for opening in _OPENINGS)
 
 
 def run_time(scheduled: str, created: str) -> datetime:

@@ -86,6 +86,8 @@ def compile_problem(
 
 
 def _write(text: str, output: Path) -> None:
+    if output.is_dir():
+        raise UsageError(f"-o {output}", "expected a file", "a directory")
     if str(output) == "-":
         sys.stdout.write(text)
     elif output.exists() and not output.is_file():  # /dev/stdout, a pipe: there is nothing to replace

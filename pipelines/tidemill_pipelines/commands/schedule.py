@@ -69,7 +69,7 @@ def create(
 
     Examples:
 
-        tidemill schedule create my-problem --target production --cron '0 3 * * 1' --time-zone Europe/Berlin
+        tidemill schedule create my-problem --target production --cron '0 3 * * 1' --source gs://example-bucket/loans.csv
 
         tidemill schedule create my-problem --target production --cron '30 2 * * *' --catch-up \
             --source "gs://example-bucket/{{ schedule.time | date('%Y-%m-%d') }}.csv"
@@ -233,7 +233,7 @@ def _request(
         raise UsageError("--end", f"must be after --start, {begins.isoformat()}", ends.isoformat())
     own = assignments("--label", labels, "team=risk")
     given = assignments("--set", overrides, "training.max_epochs=5")
-    plan = Plan(cron, time_zone, max_concurrent)
+    plan = Plan(cron, time_zone, max_concurrent, begins, ends)
     compiled = compiled_and_checked(problem_dir, pipeline, config, images, given, source, own, plan, quiet)
     submission = Submission(
         compiled.package.name, compiled.package, request_digest(compiled, own, cache), labels=own, cache=cache

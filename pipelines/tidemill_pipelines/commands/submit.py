@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from tidemill.errors import UsageError
 from tidemill_pipelines.commands import check, remote_runs
 from tidemill_pipelines.commands.options import (
     Cache,
@@ -72,6 +73,8 @@ def submit(
     from tidemill_pipelines.targets.backends import open_target
     from tidemill_pipelines.targets.config import load_target
 
+    if request_id is not None and not request_id.strip():
+        raise UsageError("--request-id", "expected an id", "an empty text", "is the variable set that it comes from?")
     config = load_target(target)
     own = assignments("--label", labels, "team=risk")
     given = assignments("--set", overrides, "training.max_epochs=5")

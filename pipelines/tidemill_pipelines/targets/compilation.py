@@ -98,12 +98,16 @@ class ImagesFile:
         Raises:
             UsageError: if it isn't one.
         """
+        expected = "expected the images.json that `make images` writes"
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{key: value[key] for key in ("version", "lock", "commit", "images")})
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            expected = "expected the images.json that `make images` writes"
+            file = cls(**{key: value[key] for key in ("version", "lock", "commit", "images")})
+            texts = (file.version, file.lock, file.commit, *file.images.values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(str(path), expected, f"{type(error).__name__}: {error}") from error
+        if faulty := [text for text in texts if not isinstance(text, str) or not text]:
+            raise UsageError(str(path), expected, f"a value {faulty[0]!r}")
+        return file
 
 
 @dataclass(frozen=True)
@@ -188,7 +192,8 @@ def image(name: str, target: TargetConfig, images: ImagesFile | None) -> str:
     if images is not None:
         if environment not in images.images:
             there = ", ".join(sorted(images.images)) or "none"
-            raise UsageError("images file", f"needs the image of {environment}", there, "`make images` makes them all")
+            remedy = f'`make images IMAGES="{" ".join([*sorted(images.images), environment])}"` makes it as well'
+            raise UsageError("images file", f"needs the image of {environment}", there, remedy)
         return images.images[environment]
     registry = f"{target.images.registry}/" if target.images.registry else "tidemill/"
     return f"{registry}{environment}:{target.images.tag or tidemill.__version__}"

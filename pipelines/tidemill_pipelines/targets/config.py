@@ -302,7 +302,11 @@ def load_target(name: str) -> TargetConfig:
     """
     path = Path(name) if name.endswith(".yaml") else Path("targets") / f"{name}.yaml"
     if path.is_file():
-        return parse_target(path.read_text(encoding="utf-8"), str(path))
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(str(path), "is not UTF-8", str(error)) from error
+        return parse_target(text, str(path))
     if name in KINDS:
         return TargetConfig(kind=name)
     there = ", ".join(sorted(p.stem for p in Path("targets").glob("*.yaml"))) or "none"

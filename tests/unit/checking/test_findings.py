@@ -370,6 +370,9 @@ CASES = [
     Case("cron-invalid", K, planned("0 25 * * *"), None, "0 3 * * *"),
     Case("cron-invalid", V, planned("@daily"), None, "0 3 * * *"),
     Case("time-zone-unknown", V, planned("0 3 * * *", "Europe/Berlim"), None, "Europe/Berlin"),
+    Case("cron-zone", K, planned("0 3 * * *", "Europe/Berlin"), None, "time"),
+    Case("source-template", V, parameter("source", "gs://b/{{ schedule.tme }}.csv"), None, "days(1)"),
+    Case("source-template", K, parameter("source", "s3://b/{% if x %}.csv"), None, "days(1)"),
     Case("concurrency", K, planned("0 3 * * *", "UTC", 11), None, "1 to 10"),
     Case("workflow-too-large", K, large(160), None, "divide"),
     Case("workflow-large", K, large(80), None, "divide"),
@@ -397,7 +400,7 @@ def test_nothing_is_found_in_what_the_shipped_examples_make(kind: str, clean: Ca
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_schedule_in_five_fields_is_none_of_the_faults(kind: str, sample: Callable[[str], Sample]) -> None:
-    assert told(sample(kind).subject(plan=Plan("*/15 3 * * 1-5", "Europe/Berlin", 2))) == []
+    assert told(sample(kind).subject(plan=Plan("*/15 3 * * 1-5", "UTC", 2))) == []
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.id}-{case.kind}")

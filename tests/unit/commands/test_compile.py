@@ -43,6 +43,12 @@ def test_a_file_is_written_in_place_of_the_old_one(
     assert [path.name for path in output.parent.iterdir()] == ["lending.yaml"]
 
 
+def test_a_directory_is_no_file_to_write_to(invoke: Invoke, example: Example, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="expected a file"):
+        invoke("compile", *example["vertex"], "-o", str(tmp_path))
+    assert not any(tmp_path.iterdir())
+
+
 def test_stdout_holds_the_pipeline_alone(invoke: Invoke, example: Example, tmp_path: Path) -> None:
     told = invoke("compile", *example["vertex"], "-o", "-")
     assert yaml.safe_load(told.stdout)["pipelineInfo"]["name"] == "lending-training"

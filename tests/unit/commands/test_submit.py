@@ -86,6 +86,12 @@ def test_a_request_id_makes_one_run_for_good(submit: Invoke, remote: MemoryTarge
     assert len(remote.made) == 1
 
 
+def test_an_empty_request_id_is_a_variable_that_is_not_set(submit: Invoke, remote: MemoryTarget) -> None:
+    with pytest.raises(UsageError, match="--request-id: expected an id"):
+        submit("--request-id", "")
+    assert not remote.made
+
+
 def test_errors_of_the_check_stop_it_before_anything_is_uploaded(
     invoke: Invoke, remote: MemoryTarget, example: Example
 ) -> None:

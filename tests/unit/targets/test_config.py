@@ -162,3 +162,9 @@ def test_time_zones_are_those_of_the_iana_database() -> None:
     for faulty in ("Berlin", "CEST", "../etc/passwd", ""):
         with pytest.raises(UsageError, match="IANA"):
             time_zone(faulty)
+
+
+def test_a_file_that_is_not_utf8_is_told(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_bytes(b"kind: vertex # \xff")
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        load_target(str(tmp_path / "t.yaml"))

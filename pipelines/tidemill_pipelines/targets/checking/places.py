@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Final
 
+from tidemill.errors import UsageError
+from tidemill.ingest.templates import resolve
 from tidemill_pipelines.targets.checking.findings import Told, check
 from tidemill_pipelines.targets.checking.subject import Subject
 
@@ -44,6 +47,14 @@ def source_local(subject: Subject) -> Iterator[Told]:
     if source and "://" not in source and not source.startswith(_MOUNTED[subject.target.kind]):
         cure = "upload it, and give its address with `--source gs://…`"
         yield Told(None, f"the source {source} lies on this machine", cure)
+
+
+@check("source-template", "error", "The source has a template that can't be filled in: every run would fail.")
+def source_template(subject: Subject) -> Iterator[Told]:
+    try:
+        resolve(str(subject.values.get("source", "")), datetime.now(UTC))
+    except UsageError as error:
+        yield Told(None, f"the source: {error.got}", error.remedy or "see pipelines/README.md")
 
 
 @check("project-missing", "error", "Vertex AI must be told the project and the region.", ["vertex"])
@@ -107,6 +118,7 @@ CHECKS: Final = (
     root_scheme,
     compiled_elsewhere,
     source_local,
+    source_template,
     project_missing,
     host_missing,
     service_account_missing,

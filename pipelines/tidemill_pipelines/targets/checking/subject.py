@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
 
@@ -76,11 +77,15 @@ class Plan:
 
     Attributes:
         cron: as it was given.
+        start: not before; aware.
+        end: not after; aware.
     """
 
     cron: str
     time_zone: str = "UTC"
     max_concurrent: int = 1
+    start: datetime | None = None
+    end: datetime | None = None
 
 
 @dataclass(frozen=True)
