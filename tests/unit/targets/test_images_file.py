@@ -9,12 +9,8 @@ from tidemill.errors import UsageError
 from tidemill_pipelines.targets.compilation import ImagesFile, image
 from tidemill_pipelines.targets.config import parse_target
 
-GOOD = {
-    "version": "0.1.0",
-    "lock": "ab",
-    "commit": "cd",
-    "images": {"control": "registry.example.com/control@sha256:1"},
-}
+IMAGES = {"control": "registry.example.com/control@sha256:1"}
+GOOD = {"version": "0.1.0", "lock": "ab", "commit": "cd", "images": IMAGES}
 
 
 def test_a_good_one_is_read(tmp_path: Path) -> None:
