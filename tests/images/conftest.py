@@ -62,11 +62,19 @@ def base(engine: None) -> str:
 
 
 @pytest.fixture(scope="session")
-def images(base: str, tmp_path_factory: pytest.TempPathFactory) -> Images:
-    """Every CPU image; those that TIDEMILL_IMAGES names, the directory of an earlier `make images`, or new ones."""
+def images(base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
+    """Every CPU image; those that TIDEMILL_IMAGES names, the directory of an earlier `make images`, or new ones.
+
+    New ones have names of this session's own: podman forgets the digest of an image whose tag another build takes.
+    """
     if earlier := os.environ.get("TIDEMILL_IMAGES"):
-        return Images(Path(earlier), earlier=True)
+        yield Images(Path(earlier), earlier=True)
+        return
     directory = tmp_path_factory.mktemp("images")
-    done = script("build", "--engine", "podman", "--base", base, "--output", str(directory), **MACHINES_OWN)
+    registry = f"localhost/tidemill-tests-{os.getpid()}"
+    arguments = ("--engine", "podman", "--base", base, "--registry", registry, "--output", str(directory))
+    done = script("build", *arguments, **MACHINES_OWN)
     assert done.returncode == 0, done.stderr[-4000:]
-    return Images(directory)
+    yield Images(directory)
+    made = podman_cli.podman("images", "--quiet", "--no-trunc", "--filter", f"reference={registry}/*").stdout.split()
+    podman_cli.podman("rmi", "--force", *set(made))
