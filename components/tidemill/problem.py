@@ -18,6 +18,7 @@ from tidemill.features import Feature, Strict, source_columns
 from tidemill.gates import Gates, QualityLimit
 from tidemill.metrics import METRICS, comparable_metrics
 from tidemill.strict_yaml import validated
+from tidemill.training import Training
 
 Task = Literal["binary_classification", "multiclass_classification", "regression"]
 Split = Literal["train", "eval", "test"]
@@ -84,24 +85,6 @@ class Ingest(Strict):
     types: Mapping[str, Literal["int64", "float64", "string"]] = Field(
         default={}, description="Types that are not to be inferred."
     )
-
-
-class Training(Strict):
-    """How the default model is built and any model is trained."""
-
-    model: Literal["wide_and_deep", "linear"] = "wide_and_deep"
-    hidden_units: tuple[int, ...] = (64, 32)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    embedding_dimensions: int | None = Field(default=None, ge=1, description="From the vocabulary's size by default.")
-    learning_rate: float = Field(default=3e-3, gt=0)
-    l2: float = Field(default=0.0, ge=0)
-    batch_size: int = Field(default=256, ge=1)
-    max_epochs: int = Field(default=20, ge=1)
-    max_steps: int | None = Field(default=None, ge=1)
-    early_stopping_patience: int | None = Field(default=3, ge=1, description="Epochs; null trains to the end.")
-    class_weights: Literal["balanced"] | Mapping[str, float] | None = None
-    checkpoint_every_steps: int = Field(default=500, ge=1)
-    seed: int = Field(default=0, ge=0)
 
 
 class UserCode(Strict):

@@ -7,16 +7,18 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tidemill.errors import UsageError
+from tidemill_pipelines.choices import Choices
 from tidemill_pipelines.release import Release, local_release
 
 PIPELINES: Final[Mapping[str, str]] = {"training": "tidemill_pipelines.training:training_pipeline"}
 
 
-def load_pipeline(name: str, release: Release | None = None) -> Any:
+def load_pipeline(name: str, release: Release | None = None, choices: Choices | None = None) -> Any:
     """Returns a pipeline that KFP's compiler takes.
 
     Args:
         release: where models are registered and answer; on this machine by default.
+        choices: the optional parts; none by default.
 
     Raises:
         UsageError: if there is no pipeline of that name.
@@ -24,4 +26,4 @@ def load_pipeline(name: str, release: Release | None = None) -> Any:
     if name not in PIPELINES:
         raise UsageError(f"pipeline {name}", f"expected one of {', '.join(PIPELINES)}")
     module, _, function = PIPELINES[name].partition(":")
-    return getattr(importlib.import_module(module), function)(release or local_release())
+    return getattr(importlib.import_module(module), function)(release or local_release(), choices or Choices())

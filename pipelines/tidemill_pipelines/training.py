@@ -12,10 +12,11 @@ from tidemill.report.component import report
 from tidemill.train.component import train
 from tidemill.transform.component import transform
 from tidemill.validate.component import validate
+from tidemill_pipelines.choices import Choices
 from tidemill_pipelines.release import Release
 
 
-def training_pipeline(release: Release) -> Any:
+def training_pipeline(release: Release, choices: Choices) -> Any:
     """Returns the pipeline that releases a model by way of ``release``; all else is the same on every target."""
 
     @dsl.pipeline(
@@ -76,6 +77,7 @@ def training_pipeline(release: Release) -> Any:
                 bundle=shape,
                 transformed=transformed.outputs["transformed"],
                 transform_graph=transformed.outputs["transform_graph"],
+                **({"champion": champion.outputs["champion"]} if choices.from_champion else {}),
             )
             evaluated = evaluate(
                 bundle=bundle,

@@ -25,12 +25,12 @@ import pyarrow.parquet as pq
 import tensorflow as tf
 from keras import layers, ops
 
-from tidemill.problem import Training
 from tidemill.train import batches
 from tidemill.train.architectures import ARCHITECTURES, JointEmbedding
 from tidemill.train.batches import Block, Examples, Packing, summarize_labels
 from tidemill.train.context import LabelSummary, TrainContext
 from tidemill.train.steps import Steps
+from tidemill.training import Training
 from tidemill.transform.features import TransformedFeature, TransformedFeatures
 
 NUMBERS = 3

@@ -66,13 +66,20 @@ def absent() -> str | None:
 
 
 def settings(directory: Path, registry: str) -> dict[str, str]:
-    """Returns the environment in which podman and buildah work here; ``registry`` may speak plain HTTP."""
+    """Returns the environment in which podman and buildah work here; ``registry`` may speak plain HTTP.
+
+    Images and containers lie in ``directory``, where no other session meets them: equal layers have equal names, so
+    that in one store whoever tidies up takes away what another is building on.
+    """
     (directory / "containers.conf").write_text(CONTAINERS_CONF)
     (directory / "registries.conf").write_text(f'[[registry]]\nlocation = "{registry}"\ninsecure = true\n')
+    storage = f'[storage]\ndriver = "overlay"\ngraphroot = "{directory}/storage"\nrunroot = "{directory}/running"\n'
+    (directory / "storage.conf").write_text(storage)
     return {
         "BUILDAH_ISOLATION": "chroot",
         "CONTAINERS_CONF": str(directory / "containers.conf"),
         "CONTAINERS_REGISTRIES_CONF": str(directory / "registries.conf"),
+        **({} if os.environ.get("TIDEMILL_IMAGES") else {"CONTAINERS_STORAGE_CONF": str(directory / "storage.conf")}),
     }
 
 

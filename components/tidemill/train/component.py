@@ -12,6 +12,7 @@ def train(
     transform_graph: dsl.Input[dsl.Artifact],
     model: dsl.Output[dsl.Model],
     history: dsl.Output[dsl.Artifact],
+    champion: dsl.Input[dsl.Model] = None,  # type: ignore[assignment]  # KFP's notation
 ):
     """Trains the default model of the problem or the user's, resuming from checkpoints of a killed try.
 
@@ -21,6 +22,7 @@ def train(
         transform_graph: as `transform` put out.
         model: SavedModel with the signatures serving_default, serving_examples and transform_features.
         history: learning curves and TensorBoard logs.
+        champion: the model in production, where the problem starts from it.
     """
     from tidemill.stage import Stage
 

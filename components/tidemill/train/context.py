@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from tidemill.problem import Training
+from tidemill.training import Training
 from tidemill.transform.features import TransformedFeature
 
 _DTYPES: Mapping[str, str] = {"dense": "float32", "ids": "int64", "bag": "int64"}

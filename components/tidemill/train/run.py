@@ -18,7 +18,6 @@ from tidemill.artifacts import MANIFEST, SAVED_MODEL, ModelManifest
 from tidemill.bundle import Bundle, open_bundle
 from tidemill.errors import DataError, ProblemError
 from tidemill.files import digest_tree, replaced_directory, sha256_file
-from tidemill.problem import Training
 from tidemill.train.batches import Examples, Packing, summarize_labels
 from tidemill.train.checkpoints import Checkpoints, Progress
 from tidemill.train.coefficients import id_names, write_coefficients
@@ -28,6 +27,7 @@ from tidemill.train.history import write_history
 from tidemill.train.models import blamed, build_model
 from tidemill.train.steps import Steps
 from tidemill.train.trainer import Trainer
+from tidemill.training import Training
 from tidemill.transform.features import TransformedFeatures
 from tidemill.transform.graph import load_transform
 

@@ -17,6 +17,7 @@ from tidemill.bundle import pack_views
 from tidemill.errors import UsageError
 from tidemill.images import SERVING, TENSORFLOW, environment_of
 from tidemill.problem import load_problem
+from tidemill_pipelines.choices import Choices
 from tidemill_pipelines.pipelines import load_pipeline
 from tidemill_pipelines.targets.beam import beam_flags
 from tidemill_pipelines.targets.config import TargetConfig
@@ -163,7 +164,7 @@ def compile_package(
             "beam_flags": beam_flags(target, image(TENSORFLOW, target, images)),
             **places(target),
         }
-        text = _compile(problem.name, pipeline, target, images, arguments, Path(beside))
+        text = _compile(problem.name, pipeline, Choices.of(problem), target, images, arguments, Path(beside))
     return Compiled(problem.name, Package(text), files)
 
 
@@ -202,6 +203,7 @@ def image(name: str, target: TargetConfig, images: ImagesFile | None) -> str:
 def _compile(
     problem: str,
     pipeline: str,
+    choices: Choices,
     target: TargetConfig,
     images: ImagesFile | None,
     arguments: Mapping[str, Any],
@@ -216,7 +218,7 @@ def _compile(
         from tidemill_pipelines.targets.kubernetes.release import kubernetes_release as release_of
     else:
         from tidemill_pipelines.targets.vertex.release import vertex_release as release_of
-    plain = load_pipeline(pipeline, release_of(target, serving))
+    plain = load_pipeline(pipeline, release_of(target, serving), choices)
     settlement = Settlement(target, lambda name: image(name, target, images), problem, pipeline, runs_directory(target))
     made = dsl.pipeline(name=f"{problem}-{pipeline}", description=plain.description)(settled(plain, settlement))
     known = made.component_spec.inputs or {}

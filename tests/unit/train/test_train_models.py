@@ -8,11 +8,11 @@ import pytest
 import tensorflow as tf
 
 from tidemill.errors import UserCodeError
-from tidemill.problem import Training
 from tidemill.train.architectures import ARCHITECTURES
 from tidemill.train.context import LabelSummary, TrainContext
 from tidemill.train.models import call_model, sample
 from tidemill.train.run import run
+from tidemill.training import Training
 from tidemill.transform.features import TransformedFeature
 
 HEAD = """

@@ -10,9 +10,9 @@ import pytest
 from tidemill.artifacts import ModelManifest
 from tidemill.errors import ProblemError
 from tidemill.files import digest_tree
-from tidemill.problem import Training
 from tidemill.train.context import LabelSummary
 from tidemill.train.run import class_weights, run
+from tidemill.training import Training
 from tidemill.transform.features import TransformedFeatures
 
 TRAINING = {"max_epochs": 2, "batch_size": 64, "learning_rate": 0.01}

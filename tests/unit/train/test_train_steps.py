@@ -11,10 +11,10 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from tidemill.problem import Training
 from tidemill.train.batches import Block, Packing
 from tidemill.train.context import LabelSummary, TrainContext
 from tidemill.train.steps import Steps, summed
+from tidemill.training import Training
 from tidemill.transform.features import TransformedFeature, TransformedFeatures
 
 IDS, REPEATS, RATE = 4, 30, 0.01

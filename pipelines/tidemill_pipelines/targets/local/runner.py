@@ -25,6 +25,7 @@ from tidemill.ingest.templates import resolve
 from tidemill.problem import load_problem
 from tidemill.runs import RunRecord, TaskRecord, Verdict, output, read_tasks, verdict_of
 from tidemill.stage import COMMIT_VARIABLE, LOCK_VARIABLE
+from tidemill_pipelines.choices import Choices
 from tidemill_pipelines.pipelines import load_pipeline
 from tidemill_pipelines.targets.local.cache import Cache
 from tidemill_pipelines.targets.local.environments import lock_digest
@@ -74,8 +75,8 @@ def run(request: Request, layout: Layout, observer: Observer) -> RunRecord:
     """
     from tidemill_pipelines.targets.local.ir import execute
 
-    pipeline = load_pipeline(request.pipeline)
     problem = load_problem(request.problem_dir, request.overrides)
+    pipeline = load_pipeline(request.pipeline, choices=Choices.of(problem))
     source = resolve(request.source, datetime.now(UTC))
     source_fingerprint = fingerprint(source)
     bundles = pack_views(problem, request.problem_dir, layout.bundles.resolve())

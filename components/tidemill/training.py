@@ -1,0 +1,96 @@
+"""``training:`` of problem.yaml: how the default models are built, and how any model is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from tidemill.features import Strict
+
+Strategy = Literal["auto", "default", "mirrored", "multi_worker_mirrored", "tpu", "parameter_server"]
+
+
+class Optimizer(Strict):
+    """What moves the weights. A user's model that is compiled with its own optimizer keeps that one."""
+
+    kind: Literal["adam", "adamw", "sgd", "adagrad", "rmsprop", "lion", "ftrl"] = "adam"
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="Of sgd and rmsprop.")
+    weight_decay: float = Field(default=0.0, ge=0, description="Of adamw and lion.")
+    clip_norm: float | None = Field(default=None, gt=0, description="The largest norm of all gradients together.")
+    ema: float | None = Field(
+        default=None, gt=0, lt=1, description="Momentum of a moving average of the weights, which is what is exported."
+    )
+    accumulate_steps: int = Field(default=1, ge=1, description="Batches whose gradients make one update.")
+
+
+class Schedule(Strict):
+    """The learning rate over the steps of a training."""
+
+    kind: Literal["constant", "cosine", "exponential", "linear"] = "constant"
+    warmup_steps: int = Field(default=0, ge=0, description="Steps in which the rate grows from 0.")
+    final: float = Field(default=0.0, ge=0, le=1, description="Share of the rate that is left at the last step.")
+
+
+class FineTuning(Strict):
+    """Which weights of the model that a training starts from stay as they are."""
+
+    freeze: tuple[str, ...] = Field(default=(), description="Patterns of layer names, as in the shell: `hidden_*`.")
+    unfreeze_after_epochs: int | None = Field(default=None, ge=1, description="From when on all layers are trained.")
+
+
+class Training(Strict):
+    """How the default model is built and any model is trained."""
+
+    model: Literal["wide_and_deep", "linear", "deep_and_cross", "ft_transformer"] = "wide_and_deep"
+    hidden_units: tuple[int, ...] = (64, 32)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    embedding_dimensions: int | None = Field(default=None, ge=1, description="From the vocabulary's size by default.")
+    learning_rate: float = Field(default=3e-3, gt=0)
+    learning_rate_scaling: Literal["none", "linear", "sqrt"] = Field(
+        default="none", description="How the rate grows with the replicas; for use with `per_replica_batch_size`."
+    )
+    schedule: Schedule = Schedule()
+    optimizer: Optimizer = Optimizer()
+    l2: float = Field(default=0.0, ge=0)
+    batch_size: int = Field(default=256, ge=1, description="Examples per step over all replicas.")
+    per_replica_batch_size: int | None = Field(
+        default=None, ge=1, description="Instead of batch_size: the batch grows with the replicas."
+    )
+    max_epochs: int = Field(default=20, ge=1)
+    max_steps: int | None = Field(default=None, ge=1)
+    early_stopping_patience: int | None = Field(default=3, ge=1, description="Epochs; null trains to the end.")
+    class_weights: Literal["balanced"] | Mapping[str, float] | None = None
+    focal_gamma: float | None = Field(
+        default=None, gt=0, description="Focal loss: how much less the examples that are already right count."
+    )
+    resample: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Share of positives in what is trained on, by leaving out negatives; probabilities are corrected.",
+    )
+    start_from: str | None = Field(
+        default=None,
+        description="`champion`, or the address of a model artefact, SavedModel or .keras file to take weights from.",
+    )
+    fine_tuning: FineTuning = FineTuning()
+    strategy: Strategy = "auto"
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    xla: bool = False
+    steps_per_execution: int | None = Field(
+        default=None, ge=1, description="Steps in one call of TensorFlow; as many as there are by default."
+    )
+    checkpoint_every_steps: int = Field(default=500, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
+    hang_timeout_s: int = Field(
+        default=600, ge=1, description="A worker that takes no step for so long is told by name, and all start again."
+    )
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_batch_size(self) -> Training:
+        if self.per_replica_batch_size is not None and "batch_size" in self.model_fields_set:
+            raise ValueError("give `batch_size` (of all replicas) or `per_replica_batch_size`, not both")
+        return self
