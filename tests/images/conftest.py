@@ -41,40 +41,36 @@ def registry_address() -> str:
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory, registry_address: str) -> Iterator[None]:
-    """Podman and buildah, in working order."""
+    """Podman and buildah, in working order, with a store of this session's own."""
     if reason := podman_cli.absent():
         pytest.skip(reason)
+    directory = tmp_path_factory.mktemp("engine")
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in podman_cli.settings(tmp_path_factory.mktemp("engine"), registry_address).items():
+        for name, value in podman_cli.settings(directory, registry_address).items():
             patch.setenv(name, value)
         yield
+        if not os.environ.get("TIDEMILL_IMAGES"):
+            podman_cli.empty(directory)
 
 
 @pytest.fixture(scope="session")
 def base(engine: None) -> str:
-    """The one that BASE names, or one made without any registry; what an earlier session made serves again."""
+    """The one that BASE names, or one made without any registry."""
     if given := os.environ.get("BASE"):
         return given
-    if podman_cli.podman("image", "exists", BASE, check=False).returncode != 0:
-        done = script("base", "--name", BASE)
-        assert done.returncode == 0, done.stderr
+    done = script("base", "--name", BASE)
+    assert done.returncode == 0, done.stderr
     return BASE
 
 
 @pytest.fixture(scope="session")
-def images(base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
-    """Every CPU image; those that TIDEMILL_IMAGES names, the directory of an earlier `make images`, or new ones.
-
-    New ones have names of this session's own: podman forgets the digest of an image whose tag another build takes.
-    """
+def images(base: str, tmp_path_factory: pytest.TempPathFactory) -> Images:
+    """Every CPU image; those that TIDEMILL_IMAGES names, the directory of an earlier `make images`, or new ones."""
     if earlier := os.environ.get("TIDEMILL_IMAGES"):
-        yield Images(Path(earlier), earlier=True)
-        return
+        return Images(Path(earlier), earlier=True)
     directory = tmp_path_factory.mktemp("images")
-    registry = f"localhost/tidemill-tests-{os.getpid()}"
-    arguments = ("--engine", "podman", "--base", base, "--registry", registry, "--output", str(directory))
-    done = script("build", *arguments, **MACHINES_OWN)
+    # Names that no test builds again: podman forgets the digest of an image whose tag another build takes.
+    arguments = ("--engine", "podman", "--base", base, "--registry", "localhost/tidemill-tests")
+    done = script("build", *arguments, "--output", str(directory), **MACHINES_OWN)
     assert done.returncode == 0, done.stderr[-4000:]
-    yield Images(directory)
-    made = podman_cli.podman("images", "--quiet", "--no-trunc", "--filter", f"reference={registry}/*").stdout.split()
-    podman_cli.podman("rmi", "--force", *set(made))
+    return Images(directory)

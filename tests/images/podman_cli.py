@@ -83,6 +83,14 @@ def settings(directory: Path, registry: str) -> dict[str, str]:
     }
 
 
+def empty(directory: Path) -> None:
+    """Removes the store of a session, several gigabytes."""
+    podman("rm", "--all", "--force")
+    podman("rmi", "--all", "--force")
+    subprocess.run(["umount", "--quiet", str(directory / "storage" / "overlay")])
+    shutil.rmtree(directory)
+
+
 def podman(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(["podman", *arguments], capture_output=True, text=True)
     assert not check or done.returncode == 0, done.stderr
