@@ -11,6 +11,7 @@
     │   ├── DataError                        the table: unreadable, empty, without its label …
     │   └── UsageError                       a command that cannot mean anything
     └── PlatformError                    5   the machine's or the backend's fault: may be retried
+        └── Preempted                        the machine is wanted back: what was done is saved
 
 Exit code 2 is the shell convention for a mistyped command line.
 """
@@ -87,6 +88,10 @@ class PlatformError(TidemillError):
 
     exit_code = 5
     retryable = True
+
+
+class Preempted(PlatformError):
+    """This process was told to end before its work was done; a retry goes on where it stopped."""
 
 
 def classify(where: str, error: BaseException) -> TidemillError:

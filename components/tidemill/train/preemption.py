@@ -1,0 +1,72 @@
+"""Being told to end: by a machine that is taken away, a task that is cancelled, or Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from tidemill.errors import Preempted
+
+
+class Notice:
+    """Whether this process was told to end.
+
+    Outside of :meth:`deferred` the signal raises :class:`Preempted` where the main thread stands. Within, it only
+    sets :attr:`asked`: a training looks at that between blocks of steps, agrees with its other workers on the step to
+    stop at, saves, and raises :meth:`preempted` itself.
+    """
+
+    def __init__(self) -> None:
+        self._signal: signal.Signals | None = None
+        self._deferrals = 0
+
+    @property
+    def asked(self) -> bool:
+        return self._signal is not None
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Leaves it to the block to end when it is asked to.
+
+        Raises:
+            Preempted: at the block's end, if it was asked to end and didn't.
+        """
+        self._deferrals += 1
+        try:
+            yield
+        finally:
+            self._deferrals -= 1
+        if self.asked and not self._deferrals:
+            raise self.preempted()
+
+    def preempted(self, step: int | None = None) -> Preempted:
+        """Returns the error to end with.
+
+        Args:
+            step: of the checkpoint that was saved for the retry.
+        """
+        got = f"signal {self._signal.name}" if self._signal else "another worker was told to end"
+        saved = "" if step is None else f", with all saved at step {step}"
+        return Preempted(
+            "train", f"was told to end before it was done{saved}", got, "run it again: it goes on from there"
+        )
+
+    def receive(self, number: int, _frame: FrameType | None) -> None:
+        """Takes the signal; a handler as `signal.signal` wants it."""
+        self._signal = signal.Signals(number)
+        if not self._deferrals:
+            raise self.preempted()
+
+
+@contextmanager
+def listening(*signals: signal.Signals) -> Iterator[Notice]:
+    """Yields the notice that the signals (SIGTERM by default) are taken to while the block runs."""
+    notice = Notice()
+    before = {number: signal.signal(number, notice.receive) for number in signals or (signal.SIGTERM,)}
+    try:
+        yield notice
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
