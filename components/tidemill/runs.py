@@ -98,6 +98,8 @@ class RunRecord:
     Attributes:
         environment: versions, lock digest, git commit and machine that the run was made with.
         stages: names of the pipeline's tasks in the order of execution, for showing what was not reached.
+        tariff: what the tasks are priced by, if somebody gave prices; see `tidemill.costs`.
+        cost: what they cost by it; written when the run ends.
     """
 
     id: str
@@ -113,6 +115,8 @@ class RunRecord:
     stages: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    tariff: Mapping[str, Any] | None = None
+    cost: Mapping[str, Any] | None = None
 
     def write(self, run_dir: Path) -> None:
         write_json(run_dir / "run.json", asdict(self))

@@ -48,6 +48,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty: st
     out.print(table)
 
 
+def amount(money: float) -> str:
+    """Returns an estimated sum of money to two significant digits, or to the cent: ``0.0023``, ``12.30``."""
+    return f"{money:.2f}" if money >= 1 else f"{money:.2g}"
+
+
 def duration(seconds: float | None) -> str:
     """Returns ``0.4 s``, ``12 s`` or ``3 min 05 s``."""
     if seconds is None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from tidemill.costs import run_cost
 from tidemill.execution import maker
 from tidemill.runs import RunRecord, TaskRecord, read_tasks, verdict_of
 from tidemill.stage import Origin
@@ -24,17 +25,19 @@ class Plan:
     Attributes:
         target: the kind of backend.
         stages: names of the tasks in the order of execution.
+        tariff: what they are priced by; see `tidemill.costs`.
     """
 
     problem: str
     pipeline: str
     target: str
     stages: tuple[str, ...]
+    tariff: Mapping[str, Any] | None = None
 
     @classmethod
     def parse(cls, text: str) -> Plan:
         value = json.loads(text)
-        return cls(value["problem"], value["pipeline"], value["target"], tuple(value["stages"]))
+        return cls(value["problem"], value["pipeline"], value["target"], tuple(value["stages"]), value.get("tariff"))
 
 
 def conclude(run_dir: Path, plan: Plan, origin: Origin) -> None:
@@ -47,7 +50,7 @@ def conclude(run_dir: Path, plan: Plan, origin: Origin) -> None:
     tasks += _reused(run_dir, tasks)
     started = min((task.started for task in tasks), default=datetime.now(UTC).isoformat())
     ended = datetime.now(UTC)
-    RunRecord(
+    record = RunRecord(
         id=run_dir.name,
         problem=plan.problem,
         pipeline=plan.pipeline,
@@ -65,7 +68,10 @@ def conclude(run_dir: Path, plan: Plan, origin: Origin) -> None:
             "git commit": origin.commit or "unknown",
             **{f"{task.environment} image": task.code for task in tasks},
         },
-    ).write(run_dir)
+        tariff=plan.tariff,
+    )
+    cost = run_cost(record, tasks)
+    replace(record, cost=None if cost is None else asdict(cost)).write(run_dir)
 
 
 def _ended(task: TaskRecord, run_dir: Path) -> TaskRecord:

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from markupsafe import Markup
 
+from tidemill.costs import Cost, run_cost
 from tidemill.report import charts
 from tidemill.report.evidence import REPORT_TASK, Evidence
 from tidemill.report.formats import duration
@@ -52,6 +53,7 @@ class StageRow:
     peak_rss_mb: float | None
     cache_reason: str
     bar: Markup
+    cost: float | None
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class StagesView:
     reused: int
     reached: int
     total: int
+    cost: Cost | None
 
 
 def view(evidence: Evidence) -> StagesView | None:
@@ -79,7 +82,8 @@ def view(evidence: Evidence) -> StagesView | None:
     starts = [s for task in evidence.tasks if (s := _seconds(task.started)) is not None]
     zero = min(starts, default=0.0)
     total = elapsed(evidence.tasks)
-    rows = [_row(name, tasks.get(name), zero, total) for name in _in_order(edges, evidence.tasks)]
+    cost = run_cost(evidence.run, evidence.tasks)
+    rows = [_row(name, tasks.get(name), zero, total, cost) for name in _in_order(edges, evidence.tasks)]
     done = [task for task in evidence.tasks if task.status != "cached"]
     return StagesView(
         pictures=[
@@ -95,6 +99,7 @@ def view(evidence: Evidence) -> StagesView | None:
         reused=sum(task.status == "cached" for task in evidence.tasks),
         reached=len(tasks),
         total=sum(name != REPORT_TASK for name in edges),
+        cost=cost,
     )
 
 
@@ -119,15 +124,15 @@ def _in_order(edges: dict[str, tuple[str, ...]], tasks: Sequence[TaskRecord]) ->
     return [*ran, *(name for name in ordered(edges) if name not in ran)]
 
 
-def _row(name: str, task: TaskRecord | None, zero: float, total: float) -> StageRow:
+def _row(name: str, task: TaskRecord | None, zero: float, total: float, cost: Cost | None) -> StageRow:
     state = "page" if name == REPORT_TASK else state_of(task)
     if task is None:
-        return StageRow(name, "", state, _WORDS[state], None, None, None, None, "", Markup(""))
+        return StageRow(name, "", state, _WORDS[state], None, None, None, None, "", Markup(""), None)
     start = (_seconds(task.started) or zero) - zero
     bar = charts.timeline(start, task.wall_s, total)
     return StageRow(
         name, task.environment, state, _WORDS[state], task.wall_s, task.import_s, task.cpu_s, task.peak_rss_mb,
-        task.cache_reason, bar,
+        task.cache_reason, bar, cost.tasks.get(name) if cost else None,
     )  # fmt: skip
 
 

@@ -13,12 +13,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from tidemill.costs import load_prices
 from tidemill.decisions import Decision, read_decision
 from tidemill.errors import UsageError
 from tidemill.runs import EXIT_CODES, RunRecord, TaskRecord, output, read_tasks
 from tidemill_pipelines.commands.live import RunView
 from tidemill_pipelines.commands.options import assignments
-from tidemill_pipelines.console import DEFAULT_RUNS_DIR, Json, RunsDir, duration, err, out, print_json
+from tidemill_pipelines.console import DEFAULT_RUNS_DIR, Json, RunsDir, amount, duration, err, out, print_json
 from tidemill_pipelines.pipelines import PIPELINES
 from tidemill_pipelines.targets.local.layout import Layout
 
@@ -51,6 +52,10 @@ def run(
         str | None, typer.Option(metavar="RUN", help="Go on with a run that was killed: its id, or `latest`.")
     ] = None,
     reuse: Annotated[bool, typer.Option(help="Reuse unchanged stages of earlier runs.")] = True,
+    prices: Annotated[
+        Path | None,
+        typer.Option(envvar="TIDEMILL_PRICES", dir_okay=False, help="Prices, for an estimate of what the run costs."),
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Run a pipeline on this machine, each stage in its own environment.
@@ -80,6 +85,7 @@ def run(
         beam_flags=beam_flags or [],
         resume=resume,
         reuse=reuse,
+        prices=load_prices(prices) if prices else None,
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is recorded like Ctrl-C
     record: RunRecord | None = None
@@ -116,6 +122,7 @@ def summary(record: RunRecord, run_dir: Path) -> dict[str, Any]:
         "verdict": record.verdict,
         "exit_code": EXIT_CODES.get(record.verdict),
         "wall_s": record.wall_s,
+        "cost": record.cost,
         "refusals": [c.message for c in checks if c.blocking and not c.passed],
         "checks": [{"name": c.name, "slice": c.slice, "passed": c.passed, "value": c.value} for c in checks],
         "errors": [t.error["message"] for t in tasks if t.error],
@@ -147,7 +154,7 @@ def _deployment(tasks: list[TaskRecord]) -> dict[str, Any] | None:
 def _conclude(record: RunRecord, run_dir: Path) -> None:
     style, words = _VERDICTS[record.verdict]
     tasks = read_tasks(run_dir)
-    out.print(Text.assemble("\n", (words, f"bold {style}"), f" in {duration(record.wall_s)}"))
+    out.print(Text.assemble("\n", (words, f"bold {style}"), f" in {duration(record.wall_s)}{_priced(record)}"))
     for task in tasks:
         if task.error:
             out.print(task.error["message"], soft_wrap=True)
@@ -160,6 +167,12 @@ def _conclude(record: RunRecord, run_dir: Path) -> None:
         out.print(f"  {deployment['curl']}", soft_wrap=True)
     if record.verdict in ("platform_failure", "defect"):
         out.print(f"logs: {run_dir / 'logs'}; `--resume {record.id}` goes on from the finished stages", soft_wrap=True)
+
+
+def _priced(record: RunRecord) -> str:
+    if record.cost is None:
+        return ""
+    return f" for about {amount(record.cost['total'])} {record.cost['currency']}"
 
 
 def print_checks(tasks: list[TaskRecord]) -> None:

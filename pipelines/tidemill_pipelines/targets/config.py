@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
+from tidemill.costs import Prices
 from tidemill.errors import ProblemError, UsageError
 from tidemill.features import Strict
 from tidemill.strict_yaml import validated
@@ -250,6 +251,7 @@ class TargetConfig(Strict):
     defaults: StageSettings = StageSettings()
     stages: Mapping[str, StageSettings] = {}
     beam: BeamSettings = BeamSettings()
+    prices: Prices | None = Field(default=None, description="For the estimate of what a run costs.")
     vertex: VertexSettings | None = None
     kubernetes: KubernetesSettings | None = None
     deploy: Annotated[VertexDeployment | KubernetesDeployment, Field(discriminator="kind")] | None = None

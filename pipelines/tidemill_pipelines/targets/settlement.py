@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from kfp import kubernetes
 from kfp.dsl import pipeline_context
 
+from tidemill.costs import Prices, Tariff
 from tidemill.execution import IMAGE_VARIABLE, RUN_VARIABLE, RUNS_VARIABLE, TASK_VARIABLE
 from tidemill.images import TENSORFLOW
 from tidemill.report.conclusion import PLAN_VARIABLE
 from tidemill_pipelines.targets.config import StageSettings, TargetConfig
 from tidemill_pipelines.targets.machines import machine_size
+from tidemill_pipelines.targets.rates import hourly_rate
 
 USER: Final = 65532
 """The uid of our images."""
@@ -40,25 +42,27 @@ class Settlement:
     pipeline: str
     runs: str
 
-    def settle(self, task: Any, stages: list[str]) -> None:
+    def settle(self, task: Any, stages: Mapping[str, str]) -> None:
         """Puts image, environment and resources on a task.
 
         Args:
-            stages: names of all tasks, which the report is told.
+            stages: the component of each task by the task's name, which the report is told.
         """
-        stage = task.component_spec.name.replace("-", "_")
+        stage = _component(task)
         settings = self.target.stage(stage)
         task.set_container_image(self.image(_variant(task.container_spec.image, settings)))
         task.set_env_variable(RUNS_VARIABLE, self.runs)
         task.set_env_variable(TASK_VARIABLE, shown_name(task))
         task.set_env_variable(IMAGE_VARIABLE, task.container_spec.image)
         if stage == "report":
-            plan = {
+            plan: dict[str, Any] = {
                 "problem": self.problem,
                 "pipeline": self.pipeline,
                 "target": self.target.kind,
-                "stages": stages,
+                "stages": list(stages),
             }
+            if self.target.prices is not None:
+                plan["tariff"] = asdict(self._tariff(stages, self.target.prices))
             task.set_env_variable(PLAN_VARIABLE, json.dumps(plan))
         _size(task, settings, self.target.kind == "vertex")
         if settings.retries is not None and stage != "gate":  # what a gate refused it would refuse again
@@ -70,6 +74,10 @@ class Settlement:
             task.set_caching_options(False)
         if self.target.kind == "kubernetes":
             self._on_kubernetes(task, settings)
+
+    def _tariff(self, stages: Mapping[str, str], prices: Prices) -> Tariff:
+        hourly = {name: hourly_rate(self.target.stage(component), prices) for name, component in stages.items()}
+        return Tariff(prices.currency, prices.cpu_hour, prices.gib_hour, hourly)
 
     def _on_kubernetes(self, task: Any, settings: StageSettings) -> None:
         cluster = self.target.on_kubernetes
@@ -103,7 +111,7 @@ def settled(pipeline: Any, settlement: Settlement) -> Callable[..., Any]:
         pipeline.pipeline_func(*arguments, **keywords)
         # The one look into KFP's compiler: the pipeline that is being built knows its tasks.
         tasks = [t for t in pipeline_context.Pipeline.get_default_pipeline().tasks.values() if t.container_spec]
-        stages = [shown_name(task) for task in tasks]
+        stages = {shown_name(task): _component(task) for task in tasks}
         for task in tasks:
             settlement.settle(task, stages)
 
@@ -113,6 +121,11 @@ def settled(pipeline: Any, settlement: Settlement) -> Callable[..., Any]:
 def shown_name(task: Any) -> str:
     """Returns the name of a task as people see it."""
     return str(task._task_spec.display_name or task.name)
+
+
+def _component(task: Any) -> str:
+    """Returns the name by which a target's file knows a task's component."""
+    return str(task.component_spec.name).replace("-", "_")
 
 
 def _variant(image: str, settings: StageSettings) -> str:

@@ -10,13 +10,14 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tidemill
 from tidemill.bundle import pack_views
+from tidemill.costs import Prices, Tariff, run_cost
 from tidemill.errors import UsageError, classify
 from tidemill.execution import RUN_VARIABLE, RUNS_VARIABLE
 from tidemill.files import write_text
@@ -46,6 +47,7 @@ class Request:
         resume: id of a run to go on with, or ``latest``; it must not have ended, and be of the same
             problem, pipeline and table.
         reuse: whether results of other runs may be reused.
+        prices: for the estimate of what the run costs.
     """
 
     problem_dir: Path
@@ -56,6 +58,7 @@ class Request:
     beam_flags: Sequence[str] = ()
     resume: str | None = None
     reuse: bool = True
+    prices: Prices | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ def run(request: Request, layout: Layout, observer: Observer) -> RunRecord:
             stages=tuple(task.name for task in compiled.tasks),
             environment=_environment(),
             parameters={**arguments, "problem_dir": str(request.problem_dir), "overrides": dict(request.overrides)},
+            tariff=_tariff(request.prices),
         )
         _forget_tries(run_dir)
         record.write(run_dir)
@@ -138,7 +142,9 @@ def _concluded(record: RunRecord, run_dir: Path) -> Iterator[None]:
     def write(verdict: Verdict) -> None:
         _show_report(run_dir)
         now, wall_s = datetime.now(UTC).isoformat(), time.monotonic() - begun
-        replace(record, verdict=verdict, ended=now, wall_s=wall_s).write(run_dir)
+        cost = run_cost(record, read_tasks(run_dir))
+        told = None if cost is None else asdict(cost)
+        replace(record, verdict=verdict, ended=now, wall_s=wall_s, cost=told).write(run_dir)
 
     try:
         yield
@@ -147,6 +153,10 @@ def _concluded(record: RunRecord, run_dir: Path) -> Iterator[None]:
             write(_verdict(error))
         raise
     write(verdict_of(read_tasks(run_dir), record.stages))
+
+
+def _tariff(prices: Prices | None) -> dict[str, Any] | None:
+    return asdict(Tariff(prices.currency, prices.cpu_hour, prices.gib_hour)) if prices else None
 
 
 def _verdict(error: BaseException) -> Verdict:
