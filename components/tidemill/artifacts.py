@@ -7,7 +7,7 @@ schema                    ``schema.pbtxt``
 anomalies                 ``anomalies.json`` (evidence: holds a ``decision``)
 transform graph           tf.Transform's output directory, ``features.json``
 transformed examples      ``<split>/part-*.parquet``, ``manifest.json``
-model                     ``saved_model/``, ``model.json``
+model                     ``saved_model/``, ``network/`` (see ``tidemill.network``), ``model.json``
 history                   ``history.json``, ``tensorboard/``
 evaluation                ``metrics.json``, ``metrics.parquet``, TFMA's result files
 predictions               ``part-*.parquet``: the raw test rows' predictions, in their order
@@ -29,6 +29,7 @@ from tidemill.files import write_json
 MANIFEST = "manifest.json"
 MODEL_MANIFEST = "model.json"
 SAVED_MODEL = "saved_model"
+NETWORK = "network"
 
 
 @dataclass(frozen=True)

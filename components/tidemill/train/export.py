@@ -2,26 +2,35 @@
 
 The graph's inputs are called ``input_<i>`` while it is traced and saved, and get the columns' names in the saved
 file: TensorFlow refuses to trace arguments with many names that columns have (blanks, non-ASCII letters).
+
+Beside the signatures for raw rows stands ``network``, which takes what the transform graph puts out: the part of the
+model that other runtimes can run, as they know none of the transform's operations on strings.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from tidemill.artifacts import SAVED_MODEL, ModelManifest
 from tidemill.errors import ProblemError
+from tidemill.files import digest_tree
 from tidemill.instances import MISSING
+from tidemill.network import OUTPUT, SIGNATURE, NetworkInput, write_network
 from tidemill.problem import Problem
-from tidemill.train.models import call_model
+from tidemill.train.context import input_shape, symbolic_input
+from tidemill.train.models import call_model, input_names
 from tidemill.transform.features import TransformedFeatures
 from tidemill.transform.graph import TransformGraph
 
-SIGNATURES = ("serving_default", "serving_examples", "transform_features")
+SIGNATURES = ("serving_default", "serving_examples", "transform_features", SIGNATURE)
 _OUTPUTS: Mapping[str, Mapping[str, str]] = {
     "binary_classification": {"probability": "float32", "label": "string"},
     "multiclass_classification": {"probabilities": "float32", "label": "string"},
@@ -32,6 +41,45 @@ _OUTPUTS: Mapping[str, Mapping[str, str]] = {
 def output_dtypes(task: str) -> Mapping[str, str]:
     """Returns the outputs of ``serving_default`` with their dtypes."""
     return _OUTPUTS[task]
+
+
+def write_model(
+    directory: Path, problem: Problem, transform: TransformGraph, model: keras.Model, lineage: Mapping[str, str]
+) -> ModelManifest:
+    """Writes a model artefact: ``saved_model/``, ``network/`` and, last, ``model.json``.
+
+    Args:
+        directory: exists and is empty.
+        lineage: digests of all that the model was made from.
+    """
+    served = ServedModel(transform, model, problem)
+    served.save(directory / SAVED_MODEL)
+    weights = [(variable.path, np.array(variable)) for variable in model.weights]
+    write_network(directory, served.network_inputs, weights)
+    manifest = ModelManifest(
+        name=problem.name,
+        task=problem.task,
+        classes=transform.described.classes,
+        threshold=problem.threshold,
+        inputs=dict(transform.described.raw),
+        outputs=dict(output_dtypes(problem.task)),
+        signatures=SIGNATURES,
+        digest=digest_tree(directory / SAVED_MODEL),
+        framework={"tensorflow": tf.__version__, "keras": keras.__version__},
+        lineage={**lineage, "weights": weights_digest(model)},
+    )
+    manifest.write(directory)
+    return manifest
+
+
+def weights_digest(model: keras.Model) -> str:
+    """Returns the hex sha256 of the model's weights: the same for the same training, whatever the file looks like."""
+    digest = hashlib.sha256()
+    for variable in model.weights:
+        value = np.array(variable)
+        digest.update(f"{value.dtype}{value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
 
 
 class ServedModel(tf.Module):
@@ -53,9 +101,19 @@ class ServedModel(tf.Module):
         self._weights = [variable.value for variable in model.variables]
         self._layers = model.layers
         self._predict = functools.partial(call_model, model, training=False)
+        taken = input_names(model)
+        self._taken = [f for f in self._described.features if taken is None or f.name in taken]
+
+    @property
+    def network_inputs(self) -> tuple[NetworkInput, ...]:
+        """The transformed features that the model takes, as the signature ``network`` calls them."""
+        return tuple(
+            NetworkInput(f"feature_{i}", f.name, str(symbolic_input(f, None).dtype), input_shape(f))
+            for i, f in enumerate(self._taken)
+        )
 
     def save(self, path: Path) -> None:
-        """Writes the SavedModel with its three signatures."""
+        """Writes the SavedModel with its signatures."""
         raw = self._described.raw
         names = {f"input_{i}": name for i, name in enumerate(raw)}
         specs = {safe: tf.TensorSpec([None], raw[name], safe) for safe, name in names.items()}
@@ -66,10 +124,18 @@ class ServedModel(tf.Module):
         signatures = {key: function.get_concrete_function(specs) for key, function in functions.items()}
         examples = tf.function(lambda examples: self._answer(self._parse(examples)), autograph=False)
         signatures["serving_examples"] = examples.get_concrete_function(tf.TensorSpec([None], tf.string, "examples"))
+        network = tf.function(self._network, autograph=False)
+        signatures[SIGNATURE] = network.get_concrete_function(
+            {i.name: tf.TensorSpec([None, *i.shape], i.dtype, i.name) for i in self.network_inputs}
+        )
         tf.saved_model.save(self, str(path), signatures=signatures)
         rename_inputs(path, names)
         # It holds a random id, which would give equal models different digests, and a checksum of the old names.
         (path / "fingerprint.pb").unlink()
+
+    def _network(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        features = {i.feature: inputs[i.name] for i in self.network_inputs}
+        return {OUTPUT: tf.cast(self._predict(features), tf.float32)}
 
     def _answer(self, raw: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         output = tf.cast(self._predict(self._transform(raw)), tf.float32)

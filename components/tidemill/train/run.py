@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tidemill.artifacts import MANIFEST, SAVED_MODEL, ModelManifest
+from tidemill.artifacts import MANIFEST
 from tidemill.bundle import Bundle, open_bundle
 from tidemill.errors import DataError, ProblemError
 from tidemill.files import digest_tree, replaced_directory, sha256_file
@@ -22,7 +22,7 @@ from tidemill.train.batches import Examples, Packing, summarize_labels
 from tidemill.train.checkpoints import Checkpoints, Progress
 from tidemill.train.coefficients import id_names, write_coefficients
 from tidemill.train.context import LabelSummary, TrainContext
-from tidemill.train.export import SIGNATURES, ServedModel, check_names, output_dtypes
+from tidemill.train.export import check_names, write_model
 from tidemill.train.history import write_history
 from tidemill.train.models import blamed, build_model
 from tidemill.train.steps import Steps
@@ -117,7 +117,7 @@ def run(
     reference = opened.problem.user_code.model
     with blamed(reference, opened.directory, "made a model that can't be trained"):
         steps = Steps(trained, packing, context, train.weighted)
-    newest = Checkpoints(Path(checkpoints) / "train", _key(lineage))
+    newest = Checkpoints(Path(checkpoints) / "train", _key(lineage), training.keep_checkpoints)
     trainer = Trainer(steps, train, evaluation, context, newest)
     with blamed(reference, opened.directory, "made a model that failed in training", tf.errors.InvalidArgumentError):
         progress = trainer.fit()
@@ -186,31 +186,8 @@ def _key(lineage: dict[str, str]) -> str:
 
 
 def _export(path: Path, bundle: Bundle, trained: keras.Model, transform_graph: Path, lineage: dict[str, str]) -> None:
-    problem, transform = bundle.problem, load_transform(transform_graph)
     with replaced_directory(path) as partial:
-        ServedModel(transform, trained, problem).save(partial / SAVED_MODEL)
-        ModelManifest(
-            name=problem.name,
-            task=problem.task,
-            classes=transform.described.classes,
-            threshold=problem.threshold,
-            inputs=dict(transform.described.raw),
-            outputs=dict(output_dtypes(problem.task)),
-            signatures=SIGNATURES,
-            digest=digest_tree(partial / SAVED_MODEL),
-            framework={"tensorflow": tf.__version__, "keras": keras.__version__},
-            lineage={**lineage, "weights": weights_digest(trained)},
-        ).write(partial)
-
-
-def weights_digest(model: keras.Model) -> str:
-    """Returns the hex sha256 of the model's weights: the same for the same training, whatever the file looks like."""
-    digest = hashlib.sha256()
-    for variable in model.weights:
-        value = np.array(variable)
-        digest.update(f"{value.dtype}{value.shape}".encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()
+        write_model(partial, bundle.problem, load_transform(transform_graph), trained, lineage)
 
 
 def _history(

@@ -1,4 +1,4 @@
-"""The SavedModel: three signatures that agree with each other, with Keras and with themselves in any batch."""
+"""The SavedModel: signatures that agree with each other, with Keras and with themselves in any batch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import pytest
 import tensorflow as tf
 
 from tidemill.artifacts import ModelManifest
-from tidemill.errors import ProblemError
+from tidemill.errors import DataError, ProblemError
 from tidemill.instances import MISSING
+from tidemill.network import read_inputs, read_weights
 from tidemill.train import run as stage
 from tidemill.train.batches import Block, Examples, Packing
 from tidemill.train.export import ServedModel, check_names
 from tidemill.train.models import call_model
-from tidemill.transform.features import TransformedFeatures
+from tidemill.transform.features import TransformedFeature, TransformedFeatures
 
 TASKS = ("binary_classification", "multiclass_classification", "regression")
 
@@ -113,6 +114,35 @@ def test_the_transformed_features_are_those_that_were_trained_on(trained):
         np.testing.assert_array_equal(found[name], tensor.numpy())
 
 
+def test_the_network_answers_the_transformed_features_as_the_model_answers_raw_rows(trained):
+    inputs, paths, signatures, _ = trained
+    features = answers(signatures["transform_features"], inputs.raw["test"])
+    taken = {each.name: tf.constant(features[each.feature]) for each in read_inputs(paths["model"])}
+    assert {name: value.dtype.name for name, value in taken.items()} == {
+        each.name: each.dtype for each in read_inputs(paths["model"])
+    }
+    found = signatures["network"](**taken)["output"].numpy()
+    expected = answers(signatures["serving_default"], inputs.raw["test"])[
+        number(ModelManifest.read(paths["model"]).task)
+    ]
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=0, atol=1e-6 * scale(expected))
+
+
+def test_the_weights_are_kept_by_their_layers_names(trained):
+    _, paths, _, model = trained
+    found = read_weights(paths["model"])
+    assert [path for path, _ in found] == [weight.path for weight in model.weights]
+    assert "hidden_0/kernel" in dict(found)
+    for (_, value), weight in zip(found, model.weights, strict=True):
+        np.testing.assert_array_equal(value, np.array(weight))
+
+
+def test_a_model_of_before_there_was_a_network_is_told_so(tmp_path):
+    for read in (read_inputs, read_weights):
+        with pytest.raises(DataError, match=r"has no network/network\.json\n  → train it again"):
+            read(tmp_path)
+
+
 def test_the_label_is_the_class_of_the_probability(trained):
     inputs, paths, signatures, _ = trained
     manifest = ModelManifest.read(paths["model"])
@@ -151,7 +181,9 @@ def test_columns_may_have_any_name(tmp_path):
     """Names, that is, that TensorFlow would trace neither as arguments nor as nodes."""
     names = ["hours-per-week", "a b", "1st", "straße", "x/y:z", "inputs", "input_0"]
     transform = tf.Module()
-    transform.described = TransformedFeatures(dict.fromkeys(names, "float32"), (), "__label__", None, (), "regression")
+    features = tuple(TransformedFeature(name, "dense", 1, 0, name) for name in names)
+    raw_types = dict.fromkeys(names, "float32")
+    transform.described = TransformedFeatures(raw_types, features, "__label__", None, (), "regression")
 
     class Transform(tf.Module):
         described = transform.described
@@ -178,6 +210,8 @@ def test_columns_may_have_any_name(tmp_path):
     assert {n: t.numpy()[0] for n, t in signatures["transform_features"](**raw).items()} == {
         name: float(i + 1) for i, name in enumerate(names)
     }
+    numbered = {f"feature_{i}": value for i, value in enumerate(raw.values())}
+    assert signatures["network"](**numbered)["output"].numpy().tolist() == [[7654321.0]]
 
 
 @pytest.mark.parametrize("columns", [["a-b", "a_b"], ["x", "self"]])

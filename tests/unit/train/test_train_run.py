@@ -67,7 +67,7 @@ def test_the_same_inputs_give_the_same_weights(twice):
 def test_nothing_is_left_beside_the_outputs(twice):
     first, _, _ = twice
     assert sorted(p.name for p in first["model"].parent.iterdir()) == ["checkpoints", "history", "model"]
-    assert sorted(p.name for p in first["model"].iterdir()) == ["model.json", "saved_model"]
+    assert sorted(p.name for p in first["model"].iterdir()) == ["model.json", "network", "saved_model"]
 
 
 def described(task="binary_classification", classes=("no", "yes")):
