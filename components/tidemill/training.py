@@ -15,22 +15,48 @@ Strategy = Literal["auto", "default", "mirrored", "multi_worker_mirrored", "tpu"
 class Optimizer(Strict):
     """What moves the weights. A user's model that is compiled with its own optimizer keeps that one."""
 
-    kind: Literal["adam", "adamw", "sgd", "adagrad", "rmsprop", "lion", "ftrl"] = "adam"
+    kind: Literal["adam", "adamw", "sgd", "adagrad", "rmsprop", "lion"] = "adam"
     momentum: float = Field(default=0.0, ge=0, lt=1, description="Of sgd and rmsprop.")
-    weight_decay: float = Field(default=0.0, ge=0, description="Of adamw and lion.")
+    weight_decay: float = Field(
+        default=0.0, ge=0, description="Of adamw, lion and sgd: share of a weight that a step takes, times the rate."
+    )
     clip_norm: float | None = Field(default=None, gt=0, description="The largest norm of all gradients together.")
     ema: float | None = Field(
-        default=None, gt=0, lt=1, description="Momentum of a moving average of the weights, which is what is exported."
+        default=None,
+        gt=0,
+        lt=1,
+        description="Momentum of a moving average of the weights, which is what is evaluated and exported.",
     )
-    accumulate_steps: int = Field(default=1, ge=1, description="Batches whose gradients make one update.")
+    accumulate_steps: int = Field(
+        default=1,
+        ge=1,
+        description="Parts of a batch that are computed one after the other and make one update: for batches larger "
+        "than the memory.",
+    )
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Optimizer:
+        takers = {"momentum": ("sgd", "rmsprop"), "weight_decay": ("adamw", "lion", "sgd")}
+        foreign = [name for name, kinds in takers.items() if name in self.model_fields_set and self.kind not in kinds]
+        if foreign:
+            raise ValueError(f"{self.kind} has no {' and no '.join(foreign)}")
+        return self
 
 
 class Schedule(Strict):
-    """The learning rate over the steps of a training."""
+    """The learning rate over the steps of a training, as many as are taken without early stopping."""
 
     kind: Literal["constant", "cosine", "exponential", "linear"] = "constant"
     warmup_steps: int = Field(default=0, ge=0, description="Steps in which the rate grows from 0.")
-    final: float = Field(default=0.0, ge=0, le=1, description="Share of the rate that is left at the last step.")
+    final: float = Field(default=0.0, ge=0, le=1, description="Share of the rate that is left in the end.")
+
+    @model_validator(mode="after")
+    def _final_of_a_decay(self) -> Schedule:
+        if self.kind == "constant" and "final" in self.model_fields_set:
+            raise ValueError("a constant rate has no `final`")
+        if self.kind == "exponential" and self.final == 0:
+            raise ValueError("an exponential decay needs `final` > 0, which it never reaches otherwise")
+        return self
 
 
 class FineTuning(Strict):

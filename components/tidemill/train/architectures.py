@@ -209,6 +209,5 @@ def _compiled(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "When providing `inputs` as a dict", UserWarning)  # see _inputs
         model = keras.Model(dict(inputs), output, name=context.training.model)
-    optimizer = keras.optimizers.Adam(context.training.learning_rate)
-    model.compile(optimizer=optimizer, loss=loss, weighted_metrics=metrics)
+    model.compile(optimizer=context.optimizer(), loss=loss, weighted_metrics=metrics)
     return model

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from tidemill.train.optimizers import build_optimizer
 from tidemill.training import Training
 from tidemill.transform.features import TransformedFeature
 
@@ -75,6 +76,10 @@ class TrainContext:
     def outputs(self) -> int:
         """Width of the model's output."""
         return len(self.classes) if self.task == "multiclass_classification" else 1
+
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        """Returns a new optimizer, schedule included, as ``training.optimizer`` and its neighbours ask for."""
+        return build_optimizer(self.training, self.max_steps, self.strategy.num_replicas_in_sync)
 
     def inputs(self) -> dict[str, keras.KerasTensor]:
         """Returns a fresh symbolic input per feature, by name: what a functional model starts from.

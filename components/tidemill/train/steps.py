@@ -14,9 +14,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tidemill.train.accumulation import in_parts
 from tidemill.train.batches import Block, Packing
 from tidemill.train.context import TrainContext
 from tidemill.train.models import call_model, sample
+from tidemill.train.optimizers import clipped_over_replicas
 
 
 class Steps:
@@ -107,14 +109,23 @@ class Steps:
     def _train_step(
         self, inputs: dict[str, tf.Tensor], labels: tf.Tensor, weights: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        variables, optimizer = self.model.trainable_variables, self.model.optimizer
+        optimizer, parts = self.model.optimizer, self._context.training.optimizer.accumulate_steps
+        variables = self.model.trainable_variables
+        batch = (inputs, labels, weights)
+        prediction, loss, gradients = in_parts(self._gradients, batch, parts, [v.value for v in variables])
+        optimizer.apply(clipped_over_replicas(optimizer, gradients), variables)
+        return prediction, loss
+
+    def _gradients(
+        self, inputs: dict[str, tf.Tensor], labels: tf.Tensor, weights: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        """Returns predictions, loss, and the gradients of the loss as the optimizer scales it."""
         with tf.GradientTape() as tape:
             prediction = call_model(self.model, inputs, training=True)
             loss = self.model.compute_loss(inputs, labels, prediction, weights)
-            scaled = optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled, [v.value for v in variables])
-        optimizer.apply([summed(gradient) for gradient in gradients], variables)
-        return prediction, loss
+            scaled = self.model.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, [v.value for v in self.model.trainable_variables])
+        return prediction, loss, [summed(gradient) for gradient in gradients]
 
     def _evaluate_step(
         self, inputs: dict[str, tf.Tensor], labels: tf.Tensor, weights: tf.Tensor | None
