@@ -34,7 +34,7 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, default=str))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty: str) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Iterable[str | Text]], empty: str) -> None:
     """Prints a plain table, or ``empty`` where there are no rows."""
     rows = list(rows)
     if not rows:
@@ -44,7 +44,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty: st
     for number, column in enumerate(columns):
         table.add_column(column, overflow="fold", no_wrap=number == 0)  # the first is a name, to be copied
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     out.print(table)
 
 

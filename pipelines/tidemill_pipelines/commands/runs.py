@@ -13,6 +13,7 @@ import typer
 from tidemill.errors import UsageError
 from tidemill.runs import TaskRecord, read_tasks
 from tidemill_pipelines.commands import remote_runs
+from tidemill_pipelines.commands.compare import compare_runs
 from tidemill_pipelines.commands.options import AnyTarget
 from tidemill_pipelines.commands.run import print_checks, summary
 from tidemill_pipelines.console import DEFAULT_RUNS_DIR, Json, RunsDir, duration, out, print_json, print_table
@@ -22,7 +23,8 @@ from tidemill_pipelines.targets.names import closest
 if TYPE_CHECKING:
     from tidemill_pipelines.targets.remote import RemoteTarget
 
-app = typer.Typer(help="List, show, open and cancel runs.", no_args_is_help=True)
+app = typer.Typer(help="List, show, compare, open and cancel runs.", no_args_is_help=True)
+app.command("compare")(compare_runs)
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or `latest`.")]
 
 
