@@ -57,6 +57,14 @@ def test_a_table_that_is_not_there_is_told(tmp_path: Path) -> None:
         load_prices(tmp_path / "none.yaml")
 
 
+def test_the_table_of_the_documentation_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "pipelines" / "README.md").read_text()
+    section = page.partition("## What a run costs")[2]
+    (tmp_path / "prices.yaml").write_text(section.partition("```yaml\n")[2].partition("```")[0])
+    prices = load_prices(tmp_path / "prices.yaml")
+    assert (prices.currency, prices.spot, set(prices.machines)) == ("EUR", 0.4, {"a2-highgpu-1g"})
+
+
 def test_a_table_may_name_machines(tmp_path: Path) -> None:
     table = tmp_path / "prices.yaml"
     table.write_text(
