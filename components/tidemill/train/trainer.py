@@ -48,6 +48,7 @@ class Trainer:
             self._take_epoch()
             self._end_epoch()
             self._save()
+        self._checkpoints.finish()
         if self._context.training.early_stopping_patience is not None:
             for variable, value in zip(self._steps.model.variables, self._best, strict=True):
                 variable.assign(value)
