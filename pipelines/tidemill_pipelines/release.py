@@ -1,4 +1,4 @@
-"""The part of a pipeline that differs between targets: the clock, and where models are registered and answer."""
+"""The part of a pipeline that differs between targets: the clock, what trains, and where models are kept and answer."""
 
 from __future__ import annotations
 
@@ -11,33 +11,39 @@ Component = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Release:
-    """The components that know a registry and an endpoint; their parameters have the same names everywhere.
+    """The components that know a backend of their own; their parameters have the same names everywhere.
 
     Attributes:
         find_champion: bundle, registry → champion, reference.
+        train: bundle, transformed, transform_graph → model, history; in the task itself, or by a job that it watches.
         register: the model, its evidence and registry → registered.
         deploy: registered, registry, endpoints → deployment.
         scheduled: what the backend replaces by the time that the run was due; ``now`` where the clock is to decide.
         created: what it replaces by the time that the run was created, likewise.
         settings: constants for those of ``register`` and ``deploy`` that have a parameter ``settings``.
+        training: likewise for ``train``.
     """
 
     find_champion: Component
+    train: Component
     register: Component
     deploy: Component
     scheduled: str = "now"
     created: str = "now"
     settings: Mapping[str, Any] | None = None
+    training: Mapping[str, Any] | None = None
 
     def extra(self, component: Component) -> dict[str, Any]:
-        """Returns the further arguments of ``register`` or ``deploy``: the settings, if it takes any."""
+        """Returns the further arguments of ``train``, ``register`` or ``deploy``: the settings, if it takes any."""
         takes = "settings" in (component.component_spec.inputs or {})  # type: ignore[attr-defined]
-        return {"settings": dict(self.settings)} if takes and self.settings is not None else {}
+        settings = self.training if component is self.train else self.settings
+        return {"settings": dict(settings)} if takes and settings is not None else {}
 
 
 def local_release() -> Release:
     """Returns the release into the file registry and the endpoint of this machine."""
     from tidemill.deploy.component import deploy
     from tidemill.register.component import find_champion, register
+    from tidemill.train.component import train
 
-    return Release(find_champion, register, deploy)
+    return Release(find_champion, train, register, deploy)

@@ -9,7 +9,6 @@ from tidemill.gate.component import gate
 from tidemill.ingest.component import ingest, locate
 from tidemill.rehearse.component import rehearse
 from tidemill.report.component import report
-from tidemill.train.component import train
 from tidemill.transform.component import transform
 from tidemill.validate.component import validate
 from tidemill_pipelines.choices import Choices
@@ -73,11 +72,12 @@ def training_pipeline(release: Release, choices: Choices) -> Any:
                 beam_runner=beam_runner,
                 beam_flags=beam_flags,
             ).after(data_gate)
-            trained = train(
+            trained = release.train(
                 bundle=shape,
                 transformed=transformed.outputs["transformed"],
                 transform_graph=transformed.outputs["transform_graph"],
                 **({"champion": champion.outputs["champion"]} if choices.from_champion else {}),
+                **release.extra(release.train),
             )
             evaluated = evaluate(
                 bundle=bundle,

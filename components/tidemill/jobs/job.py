@@ -11,10 +11,14 @@ whoever watches them share one directory::
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, Protocol
+
+from tidemill.errors import PlatformError
 
 CHECKPOINTS: Final = "checkpoints"
 HEARTBEATS: Final = "heartbeats"
@@ -61,9 +65,14 @@ class Launcher(Protocol):
     """A backend of jobs. Every method raises `PlatformError` for what may succeed later, `UsageError` otherwise."""
 
     def submit(self, job: TrainingJob) -> str:
-        """Makes the job, or finds the one of that name; returns the id that the other calls take."""
+        """Makes the job, or finds the one of that name; returns the id that the other calls take.
 
-    def status(self, id: str) -> JobStatus: ...
+        Raises:
+            Denied: if whoever asks may not do that.
+        """
+
+    def status(self, id: str) -> JobStatus:
+        """Says where a job stands; one that is no longer there was cancelled."""
 
     def logs(self, id: str) -> Iterator[str]:
         """Yields the lines that are new since the last call, each with its worker's name in front."""
@@ -73,3 +82,20 @@ class Launcher(Protocol):
 
     def place(self, id: str) -> str:
         """Returns where a person finds the job: a page, or a command that shows it."""
+
+
+class Denied(PlatformError):
+    """The backend knows the request and refuses whoever asks: waiting changes nothing, a grant does."""
+
+
+def job_name(run: str, task: str) -> str:
+    """Returns the name of a task's job: a DNS label of at most 40 characters, the same for each try of the task.
+
+    Backends make longer names of it, of pods and hosts, which must stay below 64.
+
+    Args:
+        run: the run's id.
+        task: the task's name in the pipeline.
+    """
+    shown = re.sub(r"[^a-z0-9]+", "-", task.lower()).strip("-")[:18].rstrip("-") or "task"
+    return f"tidemill-{shown}-{hashlib.sha256(f'{run}/{task}'.encode()).hexdigest()[:12]}"

@@ -21,9 +21,11 @@ def kubernetes_release(config: TargetConfig, serving_image: str) -> Release:
 
     from tidemill.kserve.component import deploy
     from tidemill.register.component import find_champion, register
+    from tidemill.train.component import train
 
     return Release(
         find_champion,
+        train,
         register,
         deploy,
         scheduled=dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER,

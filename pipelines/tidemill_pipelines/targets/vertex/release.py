@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from kfp import dsl
 
+from tidemill.train.component import train
 from tidemill.vertex.component import deploy, find_champion, register
 from tidemill_pipelines.release import Release
 from tidemill_pipelines.targets.config import TargetConfig
@@ -23,6 +24,7 @@ def vertex_release(config: TargetConfig, serving_image: str) -> Release:
     """
     return Release(
         find_champion,
+        train,
         register,
         deploy,
         scheduled=dsl.PIPELINE_JOB_SCHEDULE_TIME_UTC_PLACEHOLDER,
