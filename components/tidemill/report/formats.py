@@ -91,6 +91,15 @@ def interval(low: float | None, high: float | None, digits: int = 3) -> str:
     return "" if low is None or high is None else f"{number(low, digits)} to {number(high, digits)}"
 
 
+def money(value: float | None) -> str:
+    """Returns an estimated sum: ``12.30``, ``0.0023``, ``<0.0001``."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    if 0 < value < 0.0001:
+        return f"<{THIN}0.0001"
+    return f"{value:,.2f}".replace(",", THIN) if value >= 1 else number(value, 2)
+
+
 def words(name: str) -> str:
     """Returns an identifier as words: ``equal_opportunity_gap`` → ``equal opportunity gap``."""
     return name.replace("_", " ").replace("-", " ").strip()

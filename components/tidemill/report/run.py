@@ -23,6 +23,7 @@ _FILTERS = (
     formats.milliseconds,
     formats.megabytes,
     formats.interval,
+    formats.money,
     formats.words,
     formats.shortened,
     formats.plural,

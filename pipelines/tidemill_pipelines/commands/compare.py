@@ -56,7 +56,8 @@ def _show(found: Comparison) -> None:
     if any(row.name == "data" and row.differs for row in found.origin):
         out.print("The data differ, and the test rows with them: metrics are those of two tests.\n", style="yellow")
     _table(found, "setting", found.settings, "The settings are the same.")
-    _table(found, "metric", [*found.metrics, *found.fairness], "Neither run got as far as its metrics.")
+    measured = [row for row in (*found.metrics, *found.fairness) if row.judgement or row.differs]
+    _table(found, "metric", measured, "Neither run got as far as its metrics.")
     if found.checks:
         _table(found, "check", found.checks)
     _table(found, "efficiency", found.efficiency)
@@ -85,7 +86,7 @@ def _text(value: Any) -> str:
     if isinstance(value, Estimate):
         if value.value is None:
             return "–"
-        known = value.low is not None and value.high is not None
+        known = value.low is not None and value.high is not None and value.low < value.high
         return f"{_text(value.value)} [{_text(value.low)}, {_text(value.high)}]" if known else _text(value.value)
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -120,3 +120,11 @@ def test_metrics_and_checks_have_the_names_of_the_field() -> None:
     assert titles.measure("l_infinity") == "L-infinity"
     assert sorted(["test", "other", "train", "eval"], key=titles.split_order) == ["train", "eval", "test", "other"]
     assert sorted(["zzz", "log_loss", "auc"], key=titles.metric_order) == ["auc", "log_loss", "zzz"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "–"), (0, "0"), (0.00002, f"<{T}0.0001"), (0.00231, "0.0023"), (12.3, "12.30"), (1234.5, f"1{T}234.50")],
+)
+def test_money_is_told_to_the_cent_or_to_two_digits(value: float | None, text: str) -> None:
+    assert formats.money(value) == text

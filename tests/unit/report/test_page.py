@@ -448,3 +448,13 @@ def test_a_version_with_a_part_of_the_traffic_says_so(released: Path, page: Page
     assert "of the traffic" not in page(released)
     edit(path, lambda value: {**value, "traffic": {"3": 10, "2": 90}})
     assert "It has 10 % of the traffic, and the champion the rest." in page(released)
+
+
+def test_a_run_with_prices_tells_what_each_task_cost(released: Path, page: Pages, edit: Callable[..., None]) -> None:
+    assert "By the prices given" not in page(released)
+    hourly = {"ingest": 3600.0, "train": None}
+    tariff = {"currency": "EUR", "cpu_hour": 0.0, "gib_hour": 0.0, "hourly": hourly}
+    edit(released / "run.json", lambda run: {**run, "tariff": tariff})
+    outline = sound(page(released))
+    assert "By the prices given, it cost about 6.10 EUR, without " in outline.text
+    assert "6.10" in outline.text.partition("Peak memory EUR")[2]
