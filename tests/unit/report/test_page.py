@@ -452,9 +452,9 @@ def test_a_version_with_a_part_of_the_traffic_says_so(released: Path, page: Page
 
 def test_a_run_with_prices_tells_what_each_task_cost(released: Path, page: Pages, edit: Callable[..., None]) -> None:
     assert "By the prices given" not in page(released)
-    hourly = {"ingest": 3600.0, "train": None}
+    hourly = {"ingest": 99.0, "transform": 3600.0, "train": None}  # ingest was reused
     tariff = {"currency": "EUR", "cpu_hour": 0.0, "gib_hour": 0.0, "hourly": hourly}
     edit(released / "run.json", lambda run: {**run, "tariff": tariff})
     outline = sound(page(released))
-    assert "By the prices given, it cost about 6.10 EUR, without " in outline.text
-    assert "6.10" in outline.text.partition("Peak memory EUR")[2]
+    assert "By the prices given, it cost about 11.20 EUR, without find-champion, validate," in outline.text
+    assert "11.20" in outline.text.partition("Peak memory EUR")[2]
