@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tidemill.artifacts import MODEL_MANIFEST, SAVED_MODEL, ModelManifest
+from tidemill.artifacts import MODEL_MANIFEST, NETWORK, SAVED_MODEL, ModelManifest
 from tidemill.bundle import Bundle, open_bundle
 from tidemill.decisions import Decision, read_decision
 from tidemill.errors import DataError, GateRefused
@@ -71,6 +71,8 @@ class Registration:
         """
         for name, source in self.kept.items():
             shutil.copytree(source, extra / name)
+        if (self.evidence.model / NETWORK).is_dir():  # what trains on from the champion begins with its weights
+            shutil.copytree(self.evidence.model / NETWORK, extra / NETWORK)
         shutil.copy2(self.evidence.rehearsal / SAMPLE, extra / SAMPLE)
         described = lineage(
             self.bundle, self.evidence.examples, self.manifest, self.kept, self.decisions, self.run_id, self.origin

@@ -301,3 +301,4 @@ def test_releases_by_the_compiled_steps_and_the_commands(shell: Shell, runs_of_t
     records = shell.directory / "runs" / "run-7" / "tasks"
     assert {path.stem for path in records.glob("*.json")} == {"register", "deploy", "find-champion"}
     assert (out["champion"] / "saved_model" / "saved_model.pb").read_text() == "saved_model.pb of 1"
+    assert (out["champion"] / "network" / "weights.npz").read_text() == "weights of 1"

@@ -44,7 +44,7 @@ def test_a_registered_version_lies_in_storage_with_its_evidence(world: Any, fake
     assert lineage["environment"]["lock"] == "10cc"
     kept = {name.split("/")[2] for name in written if name.startswith("assets.extra/tidemill/")}
     assert kept == {
-        "statistics", "schema", "evaluation", "blessing", "rehearsal", "sample.json", "lineage.json"
+        "statistics", "schema", "evaluation", "blessing", "rehearsal", "network", "sample.json", "lineage.json"
     }  # fmt: skip
     registered = json.loads((world.root / "registered-1" / "registered.json").read_text())
     assert registered == {**vars(report), "run_id": "run-1"}

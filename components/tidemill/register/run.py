@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidemill.artifacts import MODEL_MANIFEST, SAVED_MODEL
+from tidemill.artifacts import MODEL_MANIFEST, NETWORK, SAVED_MODEL
 from tidemill.bundle import open_bundle
 from tidemill.files import replaced_directory, write_json
 from tidemill.registration import REGISTERED, Evidence, admit
@@ -47,6 +47,8 @@ def find_champion(
             source = store.directory(version)
             ignore = shutil.ignore_patterns(MODEL_MANIFEST, EXTRA.parts[0])
             shutil.copytree(source, model / SAVED_MODEL, ignore=ignore, copy_function=_link)
+            if (network := store.extra(version, NETWORK)).is_dir():
+                shutil.copytree(network, model / NETWORK, copy_function=_link)
             _link(str(source / MODEL_MANIFEST), str(model / MODEL_MANIFEST))
             shutil.copytree(store.extra(version, "statistics"), statistics, copy_function=_link, dirs_exist_ok=True)
     return ChampionReport(store.model, version)

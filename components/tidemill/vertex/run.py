@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tidemill.artifacts import MODEL_MANIFEST, SAVED_MODEL
+from tidemill.artifacts import MODEL_MANIFEST, NETWORK, SAVED_MODEL
 from tidemill.bundle import open_bundle
 from tidemill.files import replaced_directory, write_json
 from tidemill.registration import REGISTERED, Evidence, admit
@@ -89,6 +89,8 @@ def find_champion(
         if found is not None:
             extra = ("assets.extra/", MODEL_MANIFEST)
             store.get_tree(found.uri, model / SAVED_MODEL, lambda name: not name.startswith(extra))
+            if any(store.names(network := f"{found.uri}/{EXTRA}/{NETWORK}")):
+                store.get_tree(network, model / NETWORK)
             (model / MODEL_MANIFEST).write_bytes(store.read(f"{found.uri}/{MODEL_MANIFEST}"))
             store.get_tree(f"{found.uri}/{EXTRA}/statistics", statistics)
     return ChampionReport(models.model, found.number if found else None)

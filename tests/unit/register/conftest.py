@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tidemill.artifacts import SAVED_MODEL, ExamplesManifest, ModelManifest
+from tidemill.artifacts import NETWORK, SAVED_MODEL, ExamplesManifest, ModelManifest
 from tidemill.bundle import pack
 from tidemill.decisions import Check, Decision
 from tidemill.files import digest_tree, write_json
@@ -30,6 +30,8 @@ def write_model(directory: Path, content: str) -> Path:
     for name in ("saved_model.pb", "variables/variables.index", "assets/vocabulary"):
         (saved_model / name).parent.mkdir(parents=True, exist_ok=True)
         (saved_model / name).write_text(f"{name} of {content}")
+    (directory / NETWORK).mkdir()
+    (directory / NETWORK / "weights.npz").write_text(f"weights of {content}")
     ModelManifest(
         name="toy",
         task="binary_classification",
