@@ -21,6 +21,7 @@ _ROLES: Final = (
     ("cloudkms.", "roles/cloudkms.cryptoKeyEncrypterDecrypter", "on the key, to the Vertex AI service agent"),
     ("compute.networks", "roles/compute.networkUser", "on the network's project"),
     ("artifactregistry.", "roles/artifactregistry.reader", "on the images' repository"),
+    ("logging.", "roles/logging.viewer", "in project {project}"),
     ("aiplatform.", "roles/aiplatform.user", "in project {project}"),
 )
 _PERMISSION: Final = re.compile(r"\b[a-z]+\.[a-zA-Z]+\.[a-zA-Z]+\b")

@@ -53,6 +53,16 @@ def storage_client(project: str) -> Any:
     return Client(project=project)
 
 
+def authorized_session(host: str) -> Any:
+    """Returns a session of requests with the application-default credentials, for one of Google's hosts."""
+    with _quiet():
+        import google.auth
+        from google.auth.transport.requests import AuthorizedSession
+    # Without scopes a service account's key signs its tokens for the host itself.
+    credentials, _ = google.auth.default(default_scopes=["https://www.googleapis.com/auth/cloud-platform"])
+    return AuthorizedSession(credentials, default_host=host)  # type: ignore[no-untyped-call]
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():

@@ -36,12 +36,14 @@ class FakeVertex:
     Attributes:
         port: of the gRPC service, on the loopback.
         environment: what a client's process needs: credentials, the CA, and where Storage is.
+        logging: address of Cloud Logging.
         enter: command prefix that runs another command where the fake is.
     """
 
     directory: Path
     port: int
     environment: Mapping[str, str]
+    logging: str = ""
     enter: tuple[str, ...] = ()
 
     def requests(self, method: str | None = None) -> list[dict[str, Any]]:
@@ -88,13 +90,14 @@ def fake_vertex(directory: Path, isolated: bool = False) -> Iterator[FakeVertex]
     """
     directory.mkdir(parents=True, exist_ok=True)
     hosts = [f"{REGION}-aiplatform.googleapis.com", "localhost", "127.0.0.1"]
-    environment = _credentials(directory, [*hosts, f"*.{REGION}-{NUMBER}.prediction.vertexai.goog"])
+    logging = ["logging.googleapis.com", "127.0.0.3"]
+    environment = _credentials(directory, [*hosts, *logging, f"*.{REGION}-{NUMBER}.prediction.vertexai.goog"])
     command = [sys.executable, "-W", "ignore", str(_SERVER), str(directory)]
     command += ["--project", PROJECT, "--number", NUMBER, "--region", REGION]
     prefix: tuple[str, ...] = ()
     if isolated:
         command += ["--port", "443", "--hosts", str(directory / "hosts")]
-        (directory / "hosts").write_text(f"127.0.0.1 {' '.join(hosts[:2])}\n")
+        (directory / "hosts").write_text(f"127.0.0.1 {' '.join(hosts[:2])}\n{logging[1]} {logging[0]}\n")
         inside = f'ip link set lo up && mount --bind {directory / "hosts"} /etc/hosts && exec "$@"'
         command = ["unshare", "--net", "--mount", "sh", "-c", inside, "sh", *command]
     with (directory / "log").open("wb") as log:
@@ -104,7 +107,7 @@ def fake_vertex(directory: Path, isolated: bool = False) -> Iterator[FakeVertex]
         if isolated:
             prefix = ("nsenter", f"--target={process.pid}", "--net", "--mount")
         environment |= {"STORAGE_EMULATOR_HOST": ready["storage"]}
-        yield FakeVertex(directory, ready["port"], environment, prefix)
+        yield FakeVertex(directory, ready["port"], environment, ready["logging"], prefix)
     finally:
         process.kill()
         process.wait()

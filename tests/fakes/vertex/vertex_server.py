@@ -34,8 +34,9 @@ from google.cloud.aiplatform_v1.services.schedule_service.transports import Sche
 from google.cloud.aiplatform_v1.types import prediction_service
 from google.longrunning import operations_pb2
 from google.protobuf import json_format
-from vertex_batches import Jobs
 from vertex_endpoints import Endpoints, Predictions
+from vertex_jobs import AllJobs
+from vertex_logging import ADDRESS, logging_server
 from vertex_models import Models
 from vertex_pipelines import Pipelines
 from vertex_schedules import Schedules
@@ -49,7 +50,7 @@ _SERVICES: Final = (
     (ModelServiceGrpcTransport, Models),
     (EndpointServiceGrpcTransport, Endpoints),
     (PredictionServiceGrpcTransport, Predictions),
-    (JobServiceGrpcTransport, Jobs),
+    (JobServiceGrpcTransport, AllJobs),
 )
 
 
@@ -122,6 +123,9 @@ class Control:
     def put(self, uri: str, content: bytes) -> None:
         bucket, name = re.fullmatch(r"gs://([^/]+)/(.+)", uri).groups()
         self._world.objects[bucket, name] = content
+
+    def log(self, job: str, entries: list[dict[str, Any]]) -> None:
+        self._world.logs.setdefault(job, []).extend(entries)
 
     def complete_schedule(self, name: str) -> None:
         for schedule in self._world.schedules.values():
@@ -230,17 +234,20 @@ def main() -> None:
     predictions = Predictions(world)
     storage = storage_server(world, predictions.private)
     world.http = f"http://127.0.0.1:{storage.server_address[1]}"
-    server = grpc.server(
-        ThreadPoolExecutor(8), handlers=_handlers(world, Gate(world, (directory / "caller.pem").read_bytes()))
-    )
+    caller = (directory / "caller.pem").read_bytes()
+    server = grpc.server(ThreadPoolExecutor(8), handlers=_handlers(world, Gate(world, caller)))
     port = server.add_secure_port(f"127.0.0.1:{arguments.port}", grpc.ssl_server_credentials([(key, certificates)]))
     server.start()
     threading.Thread(target=storage.serve_forever, daemon=True).start()
     dedicated = _dedicated_server(world, directory / "server.pem", arguments.port)
     threading.Thread(target=dedicated.serve_forever, daemon=True).start()
+    logs = logging_server(world, directory / "server.pem", arguments.port, caller)
+    threading.Thread(target=logs.serve_forever, daemon=True).start()
     threading.Thread(target=_listen, args=(Control(world), world, directory / "control"), daemon=True).start()
     ready = directory / "ready.json.partial"
-    ready.write_text(json.dumps({"port": port, "storage": world.http}))
+    ready.write_text(
+        json.dumps({"port": port, "storage": world.http, "logging": f"https://{ADDRESS}:{logs.server_address[1]}"})
+    )
     os.replace(ready, directory / "ready.json")
     server.wait_for_termination()
 

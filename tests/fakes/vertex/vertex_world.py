@@ -66,6 +66,10 @@ class World:
         held: whether jobs stay as they are when they have begun to run.
         job_limit: pipeline jobs that may run at once.
         failing_tasks: task name to the error that it ends with, in jobs that are made from now on.
+        failing_jobs: the errors that the next custom jobs end with.
+        persistent_resources: network and key of each, by its id.
+        logs: Cloud Logging's entries by the job's number.
+        log_refusals: status, code and message of the next answers of Cloud Logging.
         unavailable_accelerators: those that the project has no quota for.
         hosts: file in the form of ``/etc/hosts`` that the hosts of dedicated endpoints are written to.
     """
@@ -83,6 +87,11 @@ class World:
     endpoints: dict[str, Any] = field(default_factory=dict)
     asked: dict[str, int] = field(default_factory=dict)
     batches: dict[str, Any] = field(default_factory=dict)
+    custom_jobs: dict[str, Any] = field(default_factory=dict)
+    failing_jobs: list[str] = field(default_factory=list)
+    persistent_resources: dict[str, tuple[str, str]] = field(default_factory=dict)
+    logs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    log_refusals: list[tuple[int, str, str]] = field(default_factory=list)
     operations: dict[str, tuple[operations_pb2.Operation, int]] = field(default_factory=dict)
     objects: dict[tuple[str, str], bytes] = field(default_factory=dict)
     buckets: set[str] = field(default_factory=lambda: {"example-bucket"})
