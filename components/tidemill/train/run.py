@@ -23,8 +23,10 @@ from tidemill.train.checkpoints import Checkpoints, Progress
 from tidemill.train.coefficients import id_names, write_coefficients
 from tidemill.train.context import LabelSummary, TrainContext
 from tidemill.train.export import check_names, write_model
+from tidemill.train.heartbeats import Heart
 from tidemill.train.history import write_history
 from tidemill.train.models import blamed, build_model
+from tidemill.train.preemption import Notice
 from tidemill.train.steps import Steps
 from tidemill.train.trainer import Trainer
 from tidemill.training import Training
@@ -75,6 +77,8 @@ def run(
     model: str | Path,
     history: str | Path,
     checkpoints: str | Path,
+    heart: Heart | None = None,
+    notice: Notice | None = None,
 ) -> TrainReport:
     """Trains the default model of the problem or the user's, and writes the model and history artefacts.
 
@@ -87,11 +91,14 @@ def run(
         model: where the model artefact goes.
         history: where the history artefact goes.
         checkpoints: directory that outlives a killed run.
+        heart: is told what this process is at.
+        notice: whether this process is to end.
 
     Raises:
         UserCodeError: if the user's model can't be built or trained.
         DataError: if a split is empty, there is only one class, or an input isn't finite.
         UserError: if the loss stops being finite.
+        Preempted: if it is told to end before it is done; it goes on from there when it is called again.
     """
     opened, transformed, transform_graph = open_bundle(Path(bundle)), Path(transformed), Path(transform_graph)
     training = opened.problem.training
@@ -118,9 +125,11 @@ def run(
     with blamed(reference, opened.directory, "made a model that can't be trained"):
         steps = Steps(trained, packing, context, train.weighted)
     newest = Checkpoints(Path(checkpoints) / "train", _key(lineage), training.keep_checkpoints)
-    trainer = Trainer(steps, train, evaluation, context, newest)
+    heart = heart or Heart()
+    trainer = Trainer(steps, train, evaluation, context, newest, heart, notice or Notice())
     with blamed(reference, opened.directory, "made a model that failed in training", tf.errors.InvalidArgumentError):
         progress = trainer.fit()
+    heart.at("ending")
 
     begun = time.monotonic()
     with blamed(

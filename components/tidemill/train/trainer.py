@@ -13,6 +13,8 @@ from tidemill.errors import DataError, UserError
 from tidemill.train.batches import Block, Examples
 from tidemill.train.checkpoints import Checkpoints, Progress
 from tidemill.train.context import TrainContext
+from tidemill.train.heartbeats import Heart
+from tidemill.train.preemption import Notice
 from tidemill.train.steps import Steps
 
 
@@ -25,13 +27,23 @@ class Trainer:
         evaluation: the eval split, which early stopping looks at.
         context: batch size, steps and hyperparameters.
         checkpoints: of this training.
+        heart: is told what this process is at.
+        notice: whether this process is to end.
     """
 
     def __init__(
-        self, steps: Steps, train: Examples, evaluation: Examples, context: TrainContext, checkpoints: Checkpoints
+        self,
+        steps: Steps,
+        train: Examples,
+        evaluation: Examples,
+        context: TrainContext,
+        checkpoints: Checkpoints,
+        heart: Heart,
+        notice: Notice,
     ) -> None:
         self._steps, self._train, self._evaluation = steps, train, evaluation
         self._context, self._checkpoints = context, checkpoints
+        self._heart, self._notice = heart, notice
         self._best: list[np.ndarray] = []
         self.progress = Progress()
         self.resumed_from: int | None = None
@@ -42,13 +54,15 @@ class Trainer:
         Raises:
             UserError: if the loss stops being finite.
             DataError: if that is because an input isn't.
+            Preempted: if it is told to end before; all is saved then.
         """
         self._resume()
-        while self.progress.stopped is None:
-            self._take_epoch()
-            self._end_epoch()
-            self._save()
-        self._checkpoints.finish()
+        with self._notice.deferred():
+            while self.progress.stopped is None:
+                self._take_epoch()
+                self._end_epoch()
+                self._save()
+            self._checkpoints.finish()
         if self._context.training.early_stopping_patience is not None:
             for variable, value in zip(self._steps.model.variables, self._best, strict=True):
                 variable.assign(value)
@@ -68,8 +82,10 @@ class Trainer:
         """Takes the steps of the current epoch that have not been taken."""
         progress, size = self.progress, self._context.batch_size
         order = (self._context.training.seed, progress.epoch)
+        self._heart.at("input")
         for block in self._train.blocks(size, order, skip=progress.step * size):
             for part in self._cut(block):
+                self._heart.at("step")
                 begun = time.monotonic()
                 loss = self._steps.train(part)
                 seconds = time.monotonic() - begun
@@ -82,10 +98,19 @@ class Trainer:
                 progress.seconds += seconds
                 if not math.isfinite(loss):
                     self._refuse("training loss", str(loss))
-                if progress.steps % self._context.training.checkpoint_every_steps == 0:
+                self._heart.stepped(progress.steps, steps)
+                told = self._told_to_end()
+                if told or progress.steps % self._context.training.checkpoint_every_steps == 0:
                     self._save()
+                if told:
+                    self._checkpoints.finish()
+                    raise self._notice.preempted(progress.steps)
             if progress.steps >= self._context.max_steps:
                 return
+
+    def _told_to_end(self) -> bool:
+        """Returns whether the training is to end after the step that was just taken, and another try to go on."""
+        return self._notice.asked
 
     def _cut(self, block: Block) -> Iterator[Block]:
         """Cuts a block where a checkpoint is due, and ends it at the last step."""
@@ -98,6 +123,7 @@ class Trainer:
     def _end_epoch(self) -> None:
         progress, training = self.progress, self._context.training
         metrics = self._steps.results(progress.loss / progress.examples)
+        self._heart.at("evaluation")
         begun = time.monotonic()
         evaluation = self._steps.evaluate(self._evaluation.blocks(self._context.batch_size))
         progress.seconds += time.monotonic() - begun
