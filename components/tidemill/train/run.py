@@ -18,6 +18,7 @@ from tidemill.artifacts import MANIFEST
 from tidemill.bundle import Bundle, open_bundle
 from tidemill.errors import DataError, ProblemError
 from tidemill.files import digest_tree, replaced_directory, sha256_file
+from tidemill.hyperparameters import tuned
 from tidemill.train.batches import Examples, Packing, summarize_labels
 from tidemill.train.checkpoints import Checkpoints, Progress
 from tidemill.train.coefficients import id_names, write_coefficients
@@ -74,11 +75,13 @@ def run(
     bundle: str | Path,
     transformed: str | Path,
     transform_graph: str | Path,
-    model: str | Path,
+    model: str | Path | None,
     history: str | Path,
     checkpoints: str | Path,
     heart: Heart | None = None,
     notice: Notice | None = None,
+    hyperparameters: str | Path | None = None,
+    epochs: int | None = None,
 ) -> TrainReport:
     """Trains the default model of the problem or the user's, and writes the model and history artefacts.
 
@@ -88,19 +91,23 @@ def run(
         bundle: the problem.
         transformed: Parquet per split.
         transform_graph: tf.Transform's output with features.json.
-        model: where the model artefact goes.
+        model: where the model artefact goes; None exports none.
         history: where the history artefact goes.
         checkpoints: directory that outlives a killed run.
         heart: is told what this process is at.
         notice: whether this process is to end.
+        hyperparameters: artefact with values that take the place of the problem's; see `tidemill.hyperparameters`.
+        epochs: to pause after; called again with more, or none, it goes on from there.
 
     Raises:
+        ProblemError: if the hyperparameters are none that the training takes.
         UserCodeError: if the user's model can't be built or trained.
         DataError: if a split is empty, there is only one class, or an input isn't finite.
         UserError: if the loss stops being finite.
         Preempted: if it is told to end before it is done; it goes on from there when it is called again.
     """
-    opened, transformed, transform_graph = open_bundle(Path(bundle)), Path(transformed), Path(transform_graph)
+    transformed, transform_graph = Path(transformed), Path(transform_graph)
+    opened = tuned(open_bundle(Path(bundle)), Path(hyperparameters) if hyperparameters else None)
     training = opened.problem.training
     described = TransformedFeatures.read(transform_graph)
     check_names(described.raw)
@@ -108,6 +115,7 @@ def run(
         "bundle": opened.digest,
         "transformed": sha256_file(transformed / MANIFEST),
         "transform_graph": digest_tree(transform_graph),
+        **({"hyperparameters": digest_tree(Path(hyperparameters))} if hyperparameters else {}),
     }
     label = summarize_labels(transformed, described)
     weights = class_weights(training, described, label)
@@ -128,14 +136,15 @@ def run(
     heart = heart or Heart()
     trainer = Trainer(steps, train, evaluation, context, newest, heart, notice or Notice())
     with blamed(reference, opened.directory, "made a model that failed in training", tf.errors.InvalidArgumentError):
-        progress = trainer.fit()
+        progress = trainer.fit(epochs)
     heart.at("ending")
 
     begun = time.monotonic()
     with blamed(
         reference, opened.directory, "made a model that can't be exported", (AssertionError, TypeError, ValueError)
     ):
-        _export(Path(model), opened, trained, transform_graph, lineage)
+        if model is not None:
+            _export(Path(model), opened, trained, transform_graph, lineage)
     export_s = time.monotonic() - begun
     with replaced_directory(Path(history)) as partial:
         if _model_name(opened) == "linear":

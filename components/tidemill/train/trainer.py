@@ -48,8 +48,11 @@ class Trainer:
         self.progress = Progress()
         self.resumed_from: int | None = None
 
-    def fit(self) -> Progress:
+    def fit(self, epochs: int | None = None) -> Progress:
         """Trains to the end; the model has the best epoch's weights then, or the last's without early stopping.
+
+        Args:
+            epochs: to pause after; another trainer goes on from the checkpoint that is left then.
 
         Raises:
             UserError: if the loss stops being finite.
@@ -58,7 +61,7 @@ class Trainer:
         """
         self._resume()
         with self._notice.deferred():
-            while self.progress.stopped is None:
+            while self.progress.stopped is None and (epochs is None or self.progress.epoch < epochs):
                 self._take_epoch()
                 self._end_epoch()
                 self._save()
