@@ -31,4 +31,14 @@ def train(
 
         stage.begin()
         checkpoints = stage.scratch(history.path)
-        stage.report(run(bundle.path, transformed.path, transform_graph.path, model.path, history.path, checkpoints))
+        stage.report(
+            run(
+                bundle.path,
+                transformed.path,
+                transform_graph.path,
+                model.path,
+                history.path,
+                checkpoints,
+                hyperparameters=hyperparameters.path if hyperparameters else None,
+            )
+        )
