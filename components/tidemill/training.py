@@ -73,6 +73,9 @@ class Training(Strict):
     hidden_units: tuple[int, ...] = (64, 32)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     embedding_dimensions: int | None = Field(default=None, ge=1, description="From the vocabulary's size by default.")
+    cross_layers: int = Field(default=2, ge=1, description="Of deep_and_cross: the degree of its products, less one.")
+    transformer_blocks: int = Field(default=3, ge=1, description="Of ft_transformer.")
+    attention_heads: int = Field(default=8, ge=1, description="Of ft_transformer; they share embedding_dimensions.")
     learning_rate: float = Field(default=3e-3, gt=0)
     learning_rate_scaling: Literal["none", "linear", "sqrt"] = Field(
         default="none", description="How the rate grows with the replicas; for use with `per_replica_batch_size`."

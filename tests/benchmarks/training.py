@@ -26,7 +26,8 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tidemill.train import batches
-from tidemill.train.architectures import ARCHITECTURES, JointEmbedding
+from tidemill.train.architectures import ARCHITECTURES
+from tidemill.train.architectures.tables import JointEmbedding
 from tidemill.train.batches import Block, Examples, Packing, summarize_labels
 from tidemill.train.context import LabelSummary, TrainContext
 from tidemill.train.steps import Steps

@@ -143,7 +143,7 @@ def test_a_table_that_no_layer_holds_is_told_at_export(make_inputs):
         run(**inputs.arguments("run"))
 
 
-@pytest.mark.parametrize("architecture", ["wide_and_deep", "linear"])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_default_models_take_features_of_any_name(architecture):
     """Names of their own layers, of Keras's operations, and what Keras refuses as a name."""
     names = ["wide", "deep", "value", "sum", "reshape", "terms", "a/b", "hours per week", "straße"]
