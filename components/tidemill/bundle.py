@@ -78,10 +78,18 @@ VIEWS: Mapping[str, Mapping[str, Any]] = {
         "user_code": True,
         "threshold": True,
         "baseline": True,
+        "compression": True,
         "gates": {"quality", "fairness", "serving"},
     },
-    "features": {**_ALWAYS, "training": True, "threshold": True, "baseline": True, "gates": True},
-    "model": {**_ALWAYS, "baseline": True, "gates": True},
+    "features": {
+        **_ALWAYS,
+        "training": True,
+        "threshold": True,
+        "baseline": True,
+        "compression": True,
+        "gates": True,
+    },
+    "model": {**_ALWAYS, "baseline": True, "compression": True, "gates": True},
     "whole": _ALWAYS,
 }
 """The views: ``data`` for ingest and validate, ``features`` for transform, ``model`` for train, ``whole`` after."""

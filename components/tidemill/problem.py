@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
+from tidemill.compression import Compression
 from tidemill.errors import ProblemError
 from tidemill.features import Feature, Strict, source_columns
 from tidemill.gates import Gates, QualityLimit
@@ -119,6 +120,7 @@ class Problem(Strict):
     threshold: float = Field(default=0.5, gt=0, lt=1, description="Probability from which the answer is positive.")
     user_code: UserCode = UserCode()
     gates: Gates = Gates()
+    compression: Compression | None = Field(default=None, description="Smaller forms of the model, and their limits.")
     baseline: Literal["majority", "prior", "mean"] | None = Field(
         default=None, description="The rule to beat: majority or prior (classification), mean (regression)."
     )
@@ -167,6 +169,8 @@ class Problem(Strict):
             faults.append("gates.fairness needs binary_classification")
         for i, limit in enumerate(self.gates.quality):
             faults += [f"gates.quality.{i}: {fault}" for fault in self._undecidable(limit)]
+        if self.compression is not None:
+            faults += self.compression.faults(self.task, self.sensitive)
         return faults
 
     def _undecidable(self, limit: QualityLimit) -> list[str]:
