@@ -13,6 +13,7 @@ def train(
     model: dsl.Output[dsl.Model],
     history: dsl.Output[dsl.Artifact],
     champion: dsl.Input[dsl.Model] = None,  # type: ignore[assignment]  # KFP's notation
+    hyperparameters: dsl.Input[dsl.Artifact] = None,  # type: ignore[assignment]
 ):
     """Trains the default model of the problem or the user's, resuming from checkpoints of a killed try.
 
@@ -23,6 +24,7 @@ def train(
         model: SavedModel with the signatures serving_default, serving_examples and transform_features.
         history: learning curves and TensorBoard logs.
         champion: the model in production, where the problem starts from it.
+        hyperparameters: what a tuning found, in place of the problem's own.
     """
     from tidemill.stage import Stage
 
