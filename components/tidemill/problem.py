@@ -7,6 +7,7 @@ reported at once, each with its path and line.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,8 @@ from tidemill.gates import Gates, QualityLimit
 from tidemill.metrics import METRICS, comparable_metrics
 from tidemill.strict_yaml import validated
 from tidemill.training import Training
+from tidemill.tuning import Tuning, tuning_faults
+from tidemill.windows import Windows, lagged, lagged_feature
 
 Task = Literal["binary_classification", "multiclass_classification", "regression"]
 Split = Literal["train", "eval", "test"]
@@ -93,6 +96,11 @@ class UserCode(Strict):
 
     preprocessing: str | None = Field(default=None, pattern=r"^\w+(\.\w+)*:\w+$")
     model: str | None = Field(default=None, pattern=r"^\w+(\.\w+)*:\w+$")
+    search_space: str | None = Field(
+        default=None,
+        pattern=r"^\w+(\.\w+)*:\w+$",
+        description="For `tuning`: takes an optuna trial, returns values by dotted path below `training`.",
+    )
 
 
 def _slice_key(value: Any) -> Any:
@@ -113,10 +121,12 @@ class Problem(Strict):
     weight: str | None = Field(default=None, description="Example weight column.")
     time: str | None = Field(default=None, description="Event time column: epoch seconds or ISO 8601.")
     group: tuple[str, ...] = Field(default=(), description="Rows that agree in these never straddle splits.")
+    windows: Windows | None = Field(default=None, description="Lets rows see those of their group before them.")
     sensitive: tuple[SliceKey, ...] = ()
     split: SplitConfig = SplitConfig()
     ingest: Ingest = Ingest()
     training: Training = Training()
+    tuning: Tuning | None = Field(default=None, description="What the pipeline `tuning` searches.")
     threshold: float = Field(default=0.5, gt=0, lt=1, description="Probability from which the answer is positive.")
     user_code: UserCode = UserCode()
     gates: Gates = Gates()
@@ -127,7 +137,7 @@ class Problem(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Problem:
-        faults = [*self._label_faults(), *self._column_faults(), *self._gate_faults()]
+        faults = [*self._label_faults(), *self._column_faults(), *self._window_faults(), *self._gate_faults(), *self._tuning_faults()]
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -139,9 +149,32 @@ class Problem(Strict):
         if self.task != "binary_classification" and self.label.positive is not None:
             faults.append(f"label.positive has no meaning for {self.task}")
         made_of = self.label.uses if self.label.leaks is None else self.label.leaks
-        leaks = {*made_of, self.label.output} & set(self.raw_columns)
+        ahead = self.windows is not None and self.windows.horizon > 0
+        if ahead and self.label.leaks is None:
+            made_of = ()  # what a later label is made of is known now
+        leaks = {*made_of, self.label.output} & set(self._source_columns)
         if leaks:
-            faults.append(f"features must not read {', '.join(sorted(leaks))}: the label is made of it")
+            remedy = ""
+            if ahead and self.label.column in leaks:
+                name = self.label.column
+                remedy = f"; to predict {name} from its past, write `label: {{expression: {name}, uses: [{name}]}}`"
+            faults.append(f"features must not read {', '.join(sorted(leaks))}: the label is made of it{remedy}")
+        return faults
+
+    def _window_faults(self) -> list[str]:
+        if self.windows is None:
+            return []
+        faults = []
+        if self.time is None or not self.group:
+            lacking = [name for name, value in (("time", self.time), ("group", self.group)) if not value]
+            faults.append(f"windows needs {' and '.join(f'`{name}`' for name in lacking)}")
+        if unknown := sorted(set(self.windows.features or ()) - set(self.features)):
+            faults.append(f"windows.features names {', '.join(unknown)}, which `features` does not")
+        if self.windows.straddle and self.split.method != "temporal":
+            faults.append("windows.straddle needs split.method temporal")
+        taken = {lagged(name, i) for name in self.windowed for i in self.windows.lags} & set(self.features)
+        if taken:
+            faults.append(f"features must not be named {', '.join(sorted(taken))}: windows names its own so")
         return faults
 
     def _column_faults(self) -> list[str]:
@@ -173,6 +206,16 @@ class Problem(Strict):
             faults += self.compression.faults(self.task, self.sensitive)
         return faults
 
+    def _tuning_faults(self) -> list[str]:
+        code = self.user_code.search_space is not None
+        if self.tuning is None:
+            return ["user_code.search_space needs `tuning`"] if code else []
+        return list(
+            tuning_faults(
+                self.tuning, by_code=code, task=self.task, sensitive=self.sensitive, time=self.time, group=self.group
+            )
+        )
+
     def _undecidable(self, limit: QualityLimit) -> list[str]:
         """Returns why a limit could never be decided, however good the model is."""
         if limit.metric not in METRICS[self.task]:
@@ -191,17 +234,44 @@ class Problem(Strict):
         return faults
 
     @property
+    def _source_columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(c for name, feature in self.features.items() for c in source_columns(name, feature)))
+
+    @property
+    def windowed(self) -> tuple[str, ...]:
+        """The features whose past the model sees."""
+        if self.windows is None:
+            return ()
+        chosen = self.windows.features
+        return tuple(name for name in self.features if chosen is None or name in chosen)
+
+    @cached_property
+    def read_features(self) -> Mapping[str, Feature]:
+        """The features as the model reads them: after each whose past it sees, the same of the rows before."""
+        features: dict[str, Feature] = {}
+        for name, feature in self.features.items():
+            features[name] = feature
+            if self.windows is not None and name in self.windowed:
+                features |= {lagged(name, i): lagged_feature(name, feature, i) for i in self.windows.lags}
+        return features
+
+    @property
     def raw_columns(self) -> tuple[str, ...]:
         """The raw columns that the features read, in the order of the problem, each once."""
-        columns = [c for name, feature in self.features.items() for c in source_columns(name, feature)]
+        columns = [c for name, feature in self.read_features.items() for c in source_columns(name, feature)]
         return tuple(dict.fromkeys(columns))
+
+    @property
+    def windowed_columns(self) -> tuple[str, ...]:
+        """The source columns whose past the model sees, each once."""
+        return tuple(dict.fromkeys(c for name in self.windowed for c in source_columns(name, self.features[name])))
 
     @property
     def needed_columns(self) -> tuple[str, ...]:
         """All source columns that a training run needs, each once."""
         label = (self.label.column,) if self.label.column else self.label.uses
         others = [self.weight, self.time, self.split.key, *self.group, *(c for key in self.sensitive for c in key)]
-        return tuple(dict.fromkeys([*self.raw_columns, *label, *(c for c in others if c)]))
+        return tuple(dict.fromkeys([*self._source_columns, *label, *(c for c in others if c)]))
 
 
 def load_problem(path: Path, overrides: Mapping[str, str] | None = None) -> Problem:

@@ -53,14 +53,19 @@ class Keyed:
     measures: np.ndarray
 
 
-def key_batch(batch: Batch, label: LabelRule, split: SplitRule) -> Keyed:
-    """Finds the label of each row and all that its split hangs on; rows that lack either become faults."""
+def key_batch(batch: Batch, label: LabelRule, split: SplitRule, time: str | None = None) -> Keyed:
+    """Finds the label of each row and all that its split hangs on; rows that lack either become faults.
+
+    Args:
+        time: a column without whose moment a row is of no use, whatever the split hangs on.
+    """
     source_columns = batch.table.column_names
     table, non_finite = _finite(batch.table)
     table, unlabelled = label.apply(table)
     refused = {NO_LABEL: unlabelled}
-    if split.config.method == "temporal":
-        refused[NO_TIME] = moments(one_chunk(table.column(str(split.time))))[1] & ~unlabelled
+    time = time or (split.time if split.config.method == "temporal" else None)
+    if time:
+        refused[NO_TIME] = moments(one_chunk(table.column(time)))[1] & ~unlabelled
     keep = ~np.any(list(refused.values()), axis=0)
     faults = [fault for kind, rows in refused.items() for fault in _faults(batch, kind, rows)]
     positions = batch.position + np.flatnonzero(keep).astype(np.uint64)
@@ -144,16 +149,16 @@ class _ReadShard(beam.DoFn):
 class KeyBatches(beam.PTransform):
     """``PCollection[Batch] -> PCollection[Keyed]``."""
 
-    def __init__(self, label: LabelRule, split: SplitRule) -> None:
+    def __init__(self, label: LabelRule, split: SplitRule, time: str | None = None) -> None:
         super().__init__()
-        self._label, self._split = label, split
+        self._label, self._split, self._time = label, split, time
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
         return batches | "Key" >> beam.Map(self._key).with_output_types(Keyed)
 
     def _key(self, batch: Batch) -> Keyed:
         with carried():
-            return key_batch(batch, self._label, self._split)
+            return key_batch(batch, self._label, self._split, self._time)
 
 
 class PlanSplits(beam.PTransform):

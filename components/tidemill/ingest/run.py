@@ -33,6 +33,7 @@ from tidemill.ingest.scan import ProfileTable, TableProfile
 from tidemill.ingest.sources import SourceFile, is_bigquery, list_files
 from tidemill.ingest.splits import SplitPlan, SplitRule
 from tidemill.ingest.summary import Summary
+from tidemill.ingest.windows import ReadWindows, Staged, StageGroups, WindowRule, partitions_of
 from tidemill.problem import SPLITS, Problem
 
 
@@ -41,7 +42,8 @@ class IngestReport:
     """What was read and what became of it.
 
     Attributes:
-        source: uri, fingerprint, files and rows (all that were met, refused ones included).
+        source: uri, fingerprint, files and rows (all that were met, refused ones included), with windows also
+            ``left_out``: rows that no window ends at.
         rows: rows by split.
         columns: int64, float64 or string by column.
         classes: as in :class:`tidemill.artifacts.ExamplesManifest`.
@@ -82,7 +84,8 @@ def run(
     It passes over the source twice (types; then rows), and once between for splits by quantiles. What is held in
     memory is one batch (about 32 MiB of the source) and its copies, 8 bytes a row to count exact copies, and, for
     splits by quantiles, at most 16 MiB per class and 16 bytes a row where the rows of a unit must be brought
-    together.
+    together. With windows the rows are brought together by group in files, and what is held is about 32 MiB of the
+    source, or the largest group, and a million of its values with their past.
 
     Args:
         bundle: the packed problem.
@@ -122,6 +125,11 @@ class _Passes:
         self._dialect = Dialect(options.delimiter, options.encoding, options.null_values)
         self._label = LabelRule(self._problem.label, self._problem.task)
         self._split = SplitRule.of(self._problem)
+        self._windows = WindowRule.of(self._problem)
+        # Groups make windows; whether they also stay together is another question.
+        self._divided = replace(self._split, unit=()) if self._windows and self._windows.straddle else self._split
+        self._staged = Staged()
+        self._staged_at = ""
 
     def ingest(self, source_fingerprint: str, directory: Path) -> IngestReport:
         files = self._files()
@@ -129,6 +137,9 @@ class _Passes:
         types = stored_types(profile.columns(), self._problem, self._bundle.schema)
         check_columns(self._source, types, self._problem)
         shards = shards_of(files, profile.rows)
+        if self._windows:
+            self._windows.check_columns(self._source, types)
+            self._stage_groups(shards, types, directory, sum(file.size for file in files))
         plan = SplitPlan.by_hash(self._split)
         if self._split.config.method != "hash":
             plan = self._plan(shards, types)
@@ -139,7 +150,7 @@ class _Passes:
             columns=report.columns,
             classes=report.classes,
             files=summary.files,
-            source={"uri": self._source, "fingerprint": source_fingerprint, "rows": report.source["rows"]},
+            source={key: value for key, value in report.source.items() if key != "files"},
             duplicates=duplicates,
             quarantined=report.quarantined,
         ).write(directory)
@@ -169,28 +180,49 @@ class _Passes:
             raise DataError(self._source, "holds no rows", f"only the columns {', '.join(profile.columns())}")
         return profile
 
+    def _stage_groups(self, shards: Sequence[Shard], types: Types, directory: Path, size: int) -> None:
+        exchange, staged = self._cluster.exchange, self._scratch / "groups"
+        staged.mkdir()
+        assert self._windows is not None
+        with (
+            exchange.made(staged) as there,
+            exchange.made(directory) as quarantine,
+            self._passing() as (pipeline, results),
+        ):
+            stage = StageGroups(partitions_of(size), self._windows.time, there, quarantine)
+            _save(self._keyed_rows(pipeline, shards, types) | "Groups" >> stage, "staged", results)
+        self._staged, self._staged_at = self._load("staged"), exchange.given(staged)
+        self._check_faults(self._staged.summary.faults, self._staged.rows)
+
     def _plan(self, shards: Sequence[Shard], types: Types) -> SplitPlan:
         with self._passing() as (pipeline, results):
-            _save(self._keyed(pipeline, shards, types) | "PlanSplits" >> PlanSplits(self._split), "plan", results)
+            _save(self._keyed(pipeline, shards, types) | "PlanSplits" >> PlanSplits(self._divided), "plan", results)
         plan: SplitPlan = self._load("plan")
         return plan
 
     def _divide(self, shards: Sequence[Shard], types: Types, plan: SplitPlan, directory: Path) -> tuple[Summary, int]:
         with self._cluster.exchange.made(directory) as there, self._passing() as (pipeline, results):
             keyed = self._keyed(pipeline, shards, types)
-            _save(keyed | "Parts" >> WriteParts(plan, self._split, self._label, there), "summary", results)
+            _save(keyed | "Parts" >> WriteParts(plan, self._divided, self._label, there), "summary", results)
             _save(keyed | "Duplicates" >> CountDuplicates(), "duplicates", results)
         return self._load("summary"), self._load("duplicates") if self._saved("duplicates") else 0
 
     def _keyed(self, pipeline: beam.Pipeline, shards: Sequence[Shard], types: Types) -> beam.PCollection:
+        if self._windows is None:
+            return self._keyed_rows(pipeline, shards, types)
+        partitions = pipeline | "Partitions" >> _spread(sorted(self._staged.partitions))
+        return partitions | "Windows" >> ReadWindows(self._windows, self._staged_at, self._staged.files)
+
+    def _keyed_rows(self, pipeline: beam.Pipeline, shards: Sequence[Shard], types: Types) -> beam.PCollection:
         return (
             pipeline
             | "Shards" >> _spread(shards)
             | "Batches" >> ReadBatches(self._dialect, types)
-            | "Keys" >> KeyBatches(self._label, self._split)
+            | "Keys" >> KeyBatches(self._label, self._split, self._windows.time if self._windows else None)
         )
 
     def _report(self, summary: Summary, duplicates: int, source_fingerprint: str, files: int) -> IngestReport:
+        summary = Summary.merge([self._staged.summary, summary])
         rows: dict[str, int] = {split: summary.rows.get(split, 0) for split in SPLITS}
         self._check_faults(summary.faults, sum(rows.values()))
         classes: Counter[str] = sum((label.classes for label in summary.labels.values()), Counter())
@@ -202,11 +234,14 @@ class _Passes:
                 self._source,
                 f"split {empty_splits[0]} is empty",
                 f"{shown}; {duplicates:,} rows repeat others",
-                "give more rows, other shares, or smaller groups (problem.yaml: split, group)",
+                "give more rows, other shares, or smaller groups (problem.yaml: split, group)"
+                + (", or let groups go through temporal splits (windows.straddle)" if self._windows else ""),
             )
-        total = sum(rows.values()) + summary.faults.total
+        total = (self._staged.rows if self._windows else sum(rows.values())) + summary.faults.total
+        left_out = {"left_out": self._staged.rows - sum(rows.values())} if self._windows else {}
+        source = {"uri": self._source, "fingerprint": source_fingerprint, "files": files, "rows": total, **left_out}
         return IngestReport(
-            source={"uri": self._source, "fingerprint": source_fingerprint, "files": files, "rows": total},
+            source=source,
             rows=rows,
             columns=summary.columns,
             classes=ordered,
@@ -233,6 +268,8 @@ class _Passes:
         return (self._scratch / name).is_file()
 
     def _load(self, name: str) -> Any:
+        if self._windows and not self._saved(name):
+            raise self._windows.no_window(self._source)
         return pickle.loads((self._scratch / name).read_bytes())
 
 

@@ -73,6 +73,21 @@ class TrainContext:
         return {f.name: f.size for f in self.features if f.kind != "dense"}
 
     @property
+    def windows(self) -> dict[str, tuple[str, ...]]:
+        """The features of the rows of a window, the oldest first, by the name of the newest, which is the last.
+
+        ``keras.ops.stack([inputs[name] for name in context.windows["load"]], axis=1)`` is [batch, length].
+        """
+        found: dict[str, list[TransformedFeature]] = {}
+        for feature in self.features:
+            found.setdefault(feature.newest, []).append(feature)
+        return {
+            newest: tuple(f.name for f in sorted(group, key=lambda f: -f.lag))
+            for newest, group in found.items()
+            if len(group) > 1
+        }
+
+    @property
     def outputs(self) -> int:
         """Width of the model's output."""
         return len(self.classes) if self.task == "multiclass_classification" else 1

@@ -18,13 +18,15 @@ def encode(
     texts: Mapping[str, tf.Tensor],
     features: Mapping[str, tuple[str, Categorical | Text]],
     files: Mapping[str, str],
+    alike: Mapping[str, Sequence[str]],
 ) -> dict[str, tf.Tensor]:
     """Maps tokens to ids by vocabularies of the training split.
 
     Args:
         texts: tokens by column, string [batch] each; see ``columns.tokens``.
         features: column and feature by the feature's name.
-        files: the vocabulary's file by the feature's name.
+        files: the vocabulary's file by the name of the first feature that it is for.
+        alike: by the same name, all the features that share the vocabulary.
 
     Returns:
         int64 by feature, [batch] for a category and [batch, max_words] for a text. Id 0 is a missing value (or
@@ -36,13 +38,13 @@ def encode(
         name: words(texts[column], feature.max_words) if isinstance(feature, Text) else texts[column]
         for name, (column, feature) in features.items()
     }
-    specs = [_spec(feature, files[name]) for name, (_, feature) in features.items()]
-    flat = [t.flat_values if isinstance(t, tf.RaggedTensor) else t for t in found.values()]
-    paths = analyse_vocabularies(flat, specs)
-    return {
-        name: _look_up(found[name], path, feature)
-        for (name, (_, feature)), path in zip(features.items(), paths, strict=True)
-    }
+    flat = {name: t.flat_values if isinstance(t, tf.RaggedTensor) else t for name, t in found.items()}
+    firsts = [name for name in alike if name in features]
+    counted = [[flat[name] for name in alike[first]] for first in firsts]
+    specs = [_spec(features[first][1], files[first]) for first in firsts]
+    paths = analyse_vocabularies([tf.concat(t, 0) if len(t) > 1 else t[0] for t in counted], specs)
+    by_name = {name: path for first, path in zip(firsts, paths, strict=True) for name in alike[first]}
+    return {name: _look_up(found[name], by_name[name], feature) for name, (_, feature) in features.items()}
 
 
 def _spec(feature: Categorical | Text, file: str) -> VocabularySpec:

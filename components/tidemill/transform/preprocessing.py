@@ -22,6 +22,7 @@ from tidemill.transform.columns import Presence, numbers, tokens
 from tidemill.transform.features import FeatureKind, RawType, TransformedFeature
 from tidemill.transform.graph import TRANSFORM_FN
 from tidemill.transform.vocabularies import read_vocabulary
+from tidemill.windows import lagged
 
 Inputs = Mapping[str, tf.SparseTensor]
 Outputs = dict[str, tf.Tensor]
@@ -47,11 +48,13 @@ class DefaultPreprocessing(Preprocessing):
     """Transforms every feature as its kind says, in a single pass over the training split."""
 
     def __init__(self, problem: Problem, raw: Mapping[str, RawType], presence: Mapping[str, Presence]) -> None:
-        self._features = problem.features
-        self._presence = presence
+        self._features = problem.read_features
+        self._alike = alike(problem)
+        self._first = {name: first for first, names in self._alike.items() for name in names}
+        self._presence = _joint(presence, problem)
         self._files = {
             name: f"vocabulary_{i:03d}_{re.sub('[^A-Za-z0-9_]+', '_', name)}.txt"
-            for i, (name, feature) in enumerate(self._features.items())
+            for i, (name, feature) in enumerate(problem.features.items())
             if isinstance(feature, (Categorical, Text))
         }
         for name, feature in self._features.items():
@@ -65,7 +68,7 @@ class DefaultPreprocessing(Preprocessing):
             for column in self._columns(Numeric, Bucketized)
             if not self._presence[column].all_missing
         }
-        ids = categories.encode(texts, self._of(Categorical, Text), self._files)
+        ids = categories.encode(texts, self._of(Categorical, Text), self._files, self._alike)
         scaled = self._numeric(inputs, values)
         buckets = self._bucketized(inputs, values)
         crossed = {
@@ -82,13 +85,15 @@ class DefaultPreprocessing(Preprocessing):
     def described(self, transform_graph: Path) -> tuple[TransformedFeature, ...]:
         found = []
         for name, feature in self._features.items():
-            described = _describe(name, feature)
-            if name in self._files:
-                vocabulary = read_vocabulary(transform_graph / TRANSFORM_FN, self._files[name])
+            first = self._first[name]
+            lag = self._alike[first].index(name)
+            described = replace(_describe(name, feature), source=first, lag=lag)
+            if first in self._files:
+                vocabulary = read_vocabulary(transform_graph / TRANSFORM_FN, self._files[first])
                 described = replace(described, size=len(vocabulary) + described.size)
             found.append(described)
             if isinstance(feature, Numeric) and self._presence[_column(name, feature)].some_missing:
-                found.append(TransformedFeature(_flag(name), "dense", 1, 0, name))
+                found.append(TransformedFeature(_flag(name), "dense", 1, 0, first, lag=lag))
         return tuple(found)
 
     def vocabulary_sizes(self, transform_graph: Path) -> dict[str, int]:
@@ -114,14 +119,34 @@ class DefaultPreprocessing(Preprocessing):
             known[name] = values[column]
             if self._presence[column].some_missing:
                 outputs[_flag(name)] = tf.cast(tf.math.is_nan(values[column]), tf.float32)
-        return outputs | scaling.scale(known, {name: feature for name, (_, feature) in self._of(Numeric).items()})
+        return outputs | scaling.scale(
+            known, {name: feature for name, (_, feature) in self._of(Numeric).items()}, self._alike
+        )
 
     def _bucketized(self, inputs: Inputs, values: Mapping[str, tf.Tensor]) -> Outputs:
         features = self._of(Bucketized)
         known = {name: values[column] for name, (column, _) in features.items() if column in values}
-        outputs = scaling.bucketize(known, {name: feature for name, (_, feature) in features.items()})
+        outputs = scaling.bucketize(known, {name: feature for name, (_, feature) in features.items()}, self._alike)
         zero = tf.constant(0, tf.int64)
         return outputs | {n: _filled(inputs[c], zero) for n, (c, _) in features.items() if c not in values}
+
+
+def alike(problem: Problem) -> dict[str, tuple[str, ...]]:
+    """Returns, by feature of the problem, the features of the rows before that share its vocabulary and scale."""
+    windowed, lags = problem.windowed, problem.windows.lags if problem.windows else ()
+    return {
+        name: (name, *(lagged(name, i) for i in lags)) if name in windowed else (name,) for name in problem.features
+    }
+
+
+def _joint(presence: Mapping[str, Presence], problem: Problem) -> dict[str, Presence]:
+    """Gives a column and the same of the rows before one presence, so that all have a flag or none."""
+    joint = dict(presence)
+    for column in problem.windowed_columns:
+        names = [lagged(column, i) for i in (0, *(problem.windows.lags if problem.windows else ()))]
+        known = [presence[name] for name in names]
+        joint |= dict.fromkeys(names, Presence(sum(p.rows for p in known), sum(p.present for p in known)))
+    return joint
 
 
 def _column(name: str, feature: Feature) -> str:

@@ -22,7 +22,7 @@ def roles(problem: Problem, columns: Mapping[str, str]) -> dict[str, Role]:
         columns: ``int64``, ``float64`` or ``string`` by column.
     """
     kinds: dict[str, set[str]] = {}
-    for name, feature in problem.features.items():
+    for name, feature in problem.read_features.items():
         for column in source_columns(name, feature):
             kinds.setdefault(column, set()).add(feature.kind)
     label = problem.label.output
