@@ -75,6 +75,7 @@ VIEWS: Mapping[str, Mapping[str, Any]] = {
     "data": {
         **_ALWAYS,
         "training": True,
+        "tuning": True,
         "user_code": True,
         "threshold": True,
         "baseline": True,
@@ -84,15 +85,26 @@ VIEWS: Mapping[str, Mapping[str, Any]] = {
     "features": {
         **_ALWAYS,
         "training": True,
+        "tuning": True,
+        "user_code": {"search_space"},
         "threshold": True,
         "baseline": True,
         "compression": True,
         "gates": True,
     },
-    "model": {**_ALWAYS, "baseline": True, "compression": True, "gates": True},
+    "model": {
+        **_ALWAYS,
+        "tuning": True,
+        "user_code": {"search_space"},
+        "baseline": True,
+        "compression": True,
+        "gates": True,
+    },
+    "tuning": {**_ALWAYS, "baseline": True, "compression": True, "gates": True},
     "whole": _ALWAYS,
 }
-"""The views: ``data`` for ingest and validate, ``features`` for transform, ``model`` for train, ``whole`` after."""
+"""The views: ``data`` for ingest and validate, ``features`` for transform, ``model`` for train and the trials of
+a tuning, ``tuning`` for what suggests them, ``whole`` after."""
 
 
 def pack_views(problem: Problem, problem_dir: Path, destination: Path) -> dict[str, Path]:
@@ -114,8 +126,9 @@ def pack(problem: Problem, problem_dir: Path, destination: Path, view: str = "wh
         files[SCHEMA_FILE] = (problem_dir / SCHEMA_FILE).read_bytes()
     if view == "whole" and (problem_dir / EVAL_CONFIG_FILE).is_file():
         files[EVAL_CONFIG_FILE] = (problem_dir / EVAL_CONFIG_FILE).read_bytes()
-    references = [r for r in (problem.user_code.preprocessing, problem.user_code.model) if r]
-    if references and "user_code" not in VIEWS[view]:
+    code = problem.user_code
+    references = [r for r in (code.preprocessing, code.model, code.search_space) if r]
+    if references and VIEWS[view].get("user_code") is not True:
         files |= {path.relative_to(problem_dir).as_posix(): path.read_bytes() for path in _modules(problem_dir)}
     for reference in references:
         stem = reference.partition(":")[0].replace(".", "/")

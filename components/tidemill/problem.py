@@ -22,6 +22,7 @@ from tidemill.metrics import METRICS, comparable_metrics
 from tidemill.strict_yaml import validated
 from tidemill.training import Training
 from tidemill.tuning import Tuning, tuning_faults
+from tidemill.tuning import Tuning, tuning_faults
 from tidemill.windows import Windows, lagged, lagged_feature
 
 Task = Literal["binary_classification", "multiclass_classification", "regression"]
@@ -101,6 +102,11 @@ class UserCode(Strict):
         pattern=r"^\w+(\.\w+)*:\w+$",
         description="For `tuning`: takes an optuna trial, returns values by dotted path below `training`.",
     )
+    search_space: str | None = Field(
+        default=None,
+        pattern=r"^\w+(\.\w+)*:\w+$",
+        description="For `tuning`: takes an optuna trial, returns values by dotted path below `training`.",
+    )
 
 
 def _slice_key(value: Any) -> Any:
@@ -127,6 +133,7 @@ class Problem(Strict):
     ingest: Ingest = Ingest()
     training: Training = Training()
     tuning: Tuning | None = Field(default=None, description="What the pipeline `tuning` searches.")
+    tuning: Tuning | None = Field(default=None, description="What the pipeline `tuning` searches.")
     threshold: float = Field(default=0.5, gt=0, lt=1, description="Probability from which the answer is positive.")
     user_code: UserCode = UserCode()
     gates: Gates = Gates()
@@ -138,6 +145,7 @@ class Problem(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> Problem:
         faults = [*self._label_faults(), *self._column_faults(), *self._window_faults(), *self._gate_faults(), *self._tuning_faults()]
+        faults += self._tuning_faults()
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -205,6 +213,16 @@ class Problem(Strict):
         if self.compression is not None:
             faults += self.compression.faults(self.task, self.sensitive)
         return faults
+
+    def _tuning_faults(self) -> list[str]:
+        code = self.user_code.search_space is not None
+        if self.tuning is None:
+            return ["user_code.search_space needs `tuning`"] if code else []
+        return list(
+            tuning_faults(
+                self.tuning, by_code=code, task=self.task, sensitive=self.sensitive, time=self.time, group=self.group
+            )
+        )
 
     def _tuning_faults(self) -> list[str]:
         code = self.user_code.search_space is not None
