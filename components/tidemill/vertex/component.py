@@ -30,6 +30,46 @@ def find_champion(
 
 
 @dsl.component(base_image=CONTROL, install_kfp_package=False)
+def train(
+    bundle: dsl.Input[dsl.Artifact],
+    transformed: dsl.Input[dsl.Dataset],
+    transform_graph: dsl.Input[dsl.Artifact],
+    settings: dict,
+    model: dsl.Output[dsl.Model],
+    history: dsl.Output[dsl.Artifact],
+    champion: dsl.Input[dsl.Model] = None,  # type: ignore[assignment]  # KFP's notation
+    hyperparameters: dsl.Input[dsl.Artifact] = None,  # type: ignore[assignment]
+):
+    """Has a custom job of Vertex AI train, watches it, and passes on what it prints and why it failed.
+
+    A retried step finds the job that the first try began; one that failed is begun anew from its checkpoints.
+
+    Args:
+        bundle: the problem; its build_model is used where it has one.
+        transformed: as `transform` put out.
+        transform_graph: as `transform` put out.
+        settings: of the target: machines, image, service account, network and key.
+        model: SavedModel with the signatures serving_default, serving_examples and transform_features.
+        history: learning curves and TensorBoard logs.
+        champion: the model in production, where the problem starts from it.
+        hyperparameters: what a tuning found, in place of the problem's own.
+    """
+    from tidemill.stage import Stage
+
+    with Stage("train") as stage:
+        from pathlib import Path
+
+        from tidemill.jobs.handover import Artefacts
+        from tidemill.vertex.train import train
+
+        stage.begin()
+        needed = [Path(artifact.path) for artifact in (bundle, transformed, transform_graph, model, history)]
+        optional = [Path(artifact.path) if artifact else None for artifact in (champion, hyperparameters)]
+        artefacts = Artefacts(*needed, *optional)
+        stage.report(train(artefacts, settings, stage.scratch(history.path), stage.run_dir.name))
+
+
+@dsl.component(base_image=CONTROL, install_kfp_package=False)
 def register(
     bundle: dsl.Input[dsl.Artifact],
     examples: dsl.Input[dsl.Dataset],

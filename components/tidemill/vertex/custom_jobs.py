@@ -10,10 +10,12 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
-from tidemill.errors import PlatformError, UsageError
+from tidemill.errors import PlatformError, TidemillError, UsageError
 from tidemill.jobs.job import Denied, JobState, JobStatus, TrainingJob
+from tidemill.jobs.watch import blamed
 from tidemill.vertex.clients import Clients
 from tidemill.vertex.faults import fault
 from tidemill.vertex.job_logs import JobLogs
@@ -51,17 +53,24 @@ class CustomJobs:
     """Custom jobs of a project's region; implements `tidemill.jobs.job.Launcher`."""
 
     def __init__(
-        self, clients: Clients, settings: TrainingSettings, logs: JobLogs | None = None, mount: str = MOUNT
+        self,
+        clients: Clients,
+        settings: TrainingSettings,
+        logs: JobLogs | None = None,
+        watched: Path | None = None,
+        mount: str = MOUNT,
     ) -> None:
         """Makes no call.
 
         Args:
             logs: what reads the jobs' logs; Cloud Logging of the location's project by default.
+            watched: directory with the workers' records: what starting again wouldn't mend ends the job at once.
             mount: where this machine sees Cloud Storage.
         """
         self._clients = clients
         self._settings = settings
         self._logs = logs or JobLogs(clients.location)
+        self._watched = watched
         self._mount = mount
 
     def submit(self, job: TrainingJob) -> str:
@@ -87,6 +96,9 @@ class CustomJobs:
             return JobStatus("cancelled", "it is no longer there")
         state = _STATES.get(found.state.name, "pending")
         told = found.error.message or _WAITS.get(found.state.name)
+        if found.state.name == "JOB_STATE_RUNNING" and (lasting := self._lasting_failure()) is not None:
+            self.cancel(id)
+            return JobStatus("failed", f"ended, since starting its workers again would not help: {lasting}")
         if state in ("failed", "cancelled"):
             told = f"{found.state.name}: {told}" if told else found.state.name
         return JobStatus(state, told)
@@ -106,6 +118,16 @@ class CustomJobs:
 
     def place(self, id: str) -> str:
         return self._clients.location.console(f"training/{id.rsplit('/', 1)[-1]}")
+
+    def _lasting_failure(self) -> TidemillError | None:
+        """Returns a worker's failure that isn't the platform's.
+
+        Vertex AI knows no exit code that means so: it starts a worker that failed again, up to five times, and the
+        whole job up to three times.
+        Source: https://cloud.google.com/vertex-ai/docs/training/understanding-training-service
+        """
+        failure = blamed(self._watched) if self._watched is not None else None
+        return failure if failure is not None and not failure.retryable else None
 
     def _job(self, id: str, passing: Any = ()) -> Any:
         return self._clients.ask(f"training job {id}", self._clients.jobs.get_custom_job, {"name": id}, passing)

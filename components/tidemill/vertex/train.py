@@ -1,0 +1,76 @@
+"""The train task on Vertex AI: a custom job trains, and this process stays with it to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tidemill.bundle import open_bundle
+from tidemill.errors import TidemillError
+from tidemill.jobs.handover import Artefacts
+from tidemill.jobs.job import TrainingJob, job_name
+from tidemill.jobs.watch import Outcome, Patience, Watch
+from tidemill.vertex.clients import Clients
+from tidemill.vertex.custom_jobs import MOUNT, CustomJobs
+from tidemill.vertex.job_logs import JobLogs
+from tidemill.vertex.location import Location
+from tidemill.vertex.registry import RUN_LABEL, label
+from tidemill.vertex.training import TrainingSettings
+
+_OVER: Final = ("PIPELINE_STATE_CANCELLING", "PIPELINE_STATE_CANCELLED", "PIPELINE_STATE_FAILED")
+_POLL_S: Final = 15.0
+
+
+def train(
+    artefacts: Artefacts,
+    settings: Mapping[str, Any],
+    shared: str | Path,
+    run_id: str,
+    clients: Clients | None = None,
+    logs: JobLogs | None = None,
+    patience: Patience | None = None,
+    mount: str = MOUNT,
+) -> Outcome:
+    """Has the workers train, and returns when the model and the history are where the task puts them out.
+
+    Args:
+        artefacts: below the mount of Cloud Storage, where the workers see them as this process does.
+        settings: of the target.
+        shared: directory, likewise, that outlives a try of the task and has its name: checkpoints, heartbeats and the
+            workers' records.
+        run_id: of the pipeline job.
+        clients: those of the location by default.
+        logs: what reads the job's logs; Cloud Logging by default.
+        patience: as Vertex AI deserves it by default.
+        mount: where this machine sees Cloud Storage.
+
+    Raises:
+        TidemillError: as the worker raised it that is to blame.
+        PlatformError: in Vertex AI's words if none left a record.
+    """
+    parsed = TrainingSettings.parse(settings)
+    asked = clients or Clients(Location.parse(parsed.location))
+    directory = Path(shared)
+    training = open_bundle(artefacts.bundle).problem.training
+    job = TrainingJob(
+        name=job_name(run_id, directory.name),
+        arguments=artefacts.arguments(directory),
+        workers=parsed.training.workers,
+        shared=directory,
+        labels={RUN_LABEL: label(run_id)},
+    )
+    launcher = CustomJobs(asked, parsed, logs, watched=directory, mount=mount)
+    waits = patience or Patience(poll_s=_POLL_S, hang_s=training.hang_timeout_s)
+    return Watch(launcher, job, waits, lambda: _cancelled(asked, run_id)).run()
+
+
+def _cancelled(clients: Clients, run_id: str) -> bool:
+    """Tells whether the run is over; where that can't be known the job is left alone."""
+    name = f"{clients.location.path}/pipelineJobs/{run_id}"
+    try:
+        run = clients.ask(f"run {run_id}", clients.pipelines.get_pipeline_job, {"name": name})
+    except TidemillError as error:
+        print(f"it is not known whether the run was cancelled: {error}", flush=True)
+        return False
+    return run.state.name in _OVER
