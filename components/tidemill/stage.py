@@ -47,13 +47,17 @@ class Stage:
     ``TIDEMILL_RUNS`` is the directory of all runs' records. A target that sets it and wants no task record for
     itself gets the whole record there; see `tidemill.execution`.
 
+    Args:
+        name: of the stage.
+        record: instead of ``TIDEMILL_TASK_RECORD``, for a process that works for a task.
+
     Attributes:
         origin: what the code was made from.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, record: Path | None = None) -> None:
         self.name = name
-        self._record = os.environ.get(RECORD_VARIABLE)
+        self._record = record or os.environ.get(RECORD_VARIABLE)
         self._scratch = os.environ.get(SCRATCH_VARIABLE)
         self.origin = Origin(os.environ.get(LOCK_VARIABLE), os.environ.get(COMMIT_VARIABLE))
         self._started = self._begun = time.monotonic()

@@ -35,9 +35,13 @@ class Release:
 
     def extra(self, component: Component) -> dict[str, Any]:
         """Returns the further arguments of ``train``, ``register`` or ``deploy``: the settings, if it takes any."""
-        takes = "settings" in (component.component_spec.inputs or {})  # type: ignore[attr-defined]
         settings = self.training if component is self.train else self.settings
-        return {"settings": dict(settings)} if takes and settings is not None else {}
+        return {"settings": dict(settings)} if takes(component, "settings") and settings is not None else {}
+
+
+def takes(component: Component, parameter: str) -> bool:
+    """Tells whether a component has an input of that name."""
+    return parameter in (component.component_spec.inputs or {})  # type: ignore[attr-defined]
 
 
 def local_release() -> Release:

@@ -12,7 +12,7 @@ from tidemill.report.component import report
 from tidemill.transform.component import transform
 from tidemill.validate.component import validate
 from tidemill_pipelines.choices import Choices
-from tidemill_pipelines.release import Release
+from tidemill_pipelines.release import Release, takes
 
 
 def training_pipeline(release: Release, choices: Choices) -> Any:
@@ -31,6 +31,7 @@ def training_pipeline(release: Release, choices: Choices) -> Any:
         endpoints: str,
         beam_runner: str = "direct",
         beam_flags: list = [],  # noqa: B006 - KFP takes a default as a constant
+        workers: int = 1,
     ):
         """Releases a model, or ends at the gate that refused it. The report is written either way.
 
@@ -44,6 +45,7 @@ def training_pipeline(release: Release, choices: Choices) -> Any:
             endpoints: where models answer.
             beam_runner: direct, flink, dataflow or spark.
             beam_flags: Beam's own flags, such as --parallelism=8.
+            workers: processes of the training task's machine that train together.
         """
         final = report()
         final.set_caching_options(False)
@@ -77,6 +79,7 @@ def training_pipeline(release: Release, choices: Choices) -> Any:
                 transformed=transformed.outputs["transformed"],
                 transform_graph=transformed.outputs["transform_graph"],
                 **({"champion": champion.outputs["champion"]} if choices.from_champion else {}),
+                **({"workers": workers} if takes(release.train, "workers") else {}),
                 **release.extra(release.train),
             )
             evaluated = evaluate(

@@ -27,7 +27,7 @@ SLOW_SHARE: Final = 0.1
 SLOW_STEPS: Final = 20
 """Steps that a worker must have taken before it is judged."""
 
-Phase = Literal["starting", "input", "step", "evaluation", "ending"]
+Phase = Literal["starting", "input", "step", "evaluation", "ending", "ended"]
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,8 @@ class Watch:
             if beat.progress != seen.beat.progress:
                 seen.progressed = now
             seen.beat = beat
-        late = [seen for seen in self._seen if now - seen.progressed >= self._timeout_s]
+        working = [seen for seen in self._seen if seen.beat.phase != "ended"]
+        late = [seen for seen in working if now - seen.progressed >= self._timeout_s]
         if not late:
             return None
         silent = [seen for seen in late if now - seen.counted >= min(self._timeout_s, 3 * INTERVAL_S)]
@@ -208,6 +209,7 @@ def _told(seen: _Seen, now: float, silent: bool) -> str:
         "step": f"within step {seen.beat.step + 1}",
         "evaluation": f"in the evaluation after step {seen.beat.step}",
         "ending": f"at the end, after step {seen.beat.step}",
+        "ended": "after its end",
     }[seen.beat.phase]
     life = ", without a sign of life" if silent else ""
     return f"{name_of(seen.beat.worker)} got nothing done for {now - seen.progressed:.0f} s {at}{life}"

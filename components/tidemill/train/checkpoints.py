@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
+from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from tidemill.errors import PlatformError
@@ -49,6 +50,7 @@ class Progress:
         best_epoch: the 1-based epoch it was seen in.
         stopped: why the training ended, if it has.
         history: one record per epoch that ended.
+        resumed: steps of the checkpoints that tries began from.
     """
 
     epoch: int = 0
@@ -62,6 +64,7 @@ class Progress:
     best_epoch: int = 0
     stopped: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
+    resumed: list[int] = field(default_factory=list)
 
 
 class Checkpoints:
@@ -180,19 +183,12 @@ class Checkpoints:
                 arrays = [archive[f"{i:05d}"].view(np.dtype(str(t))) for i, t in enumerate(archive["dtypes"])]
         return Progress(**state["progress"]), arrays[: state["variables"]], arrays[state["variables"] :]
 
-    def _names(self) -> list[str]:
-        self._files.invalidate_cache()
-        try:
-            return [Path(str(path)).name for path in self._files.ls(self._directory, detail=False)]
-        except FileNotFoundError:
-            return []
-
     def _present(self) -> list[str]:
-        return sorted(name for name in self._names() if NAME.fullmatch(name))
+        return sorted(name for name in _names(self._files, self._directory) if NAME.fullmatch(name))
 
     def _tidy(self) -> None:
         if self._writes:
-            for name in self._names():
+            for name in _names(self._files, self._directory):
                 if name.endswith(_PARTIAL):
                     self._files.rm_file(self._path(name))
 
@@ -201,6 +197,22 @@ class Checkpoints:
 
     def _address(self) -> str:
         return str(self._files.unstrip_protocol(self._directory))
+
+
+def newest_step(directory: str | Path) -> int | None:
+    """Returns the step of the newest checkpoint, whole or damaged, and None where there is none."""
+    files, path = url_to_fs(str(directory))
+    return max(
+        (int(matched["step"]) for name in _names(files, path) if (matched := NAME.fullmatch(name))), default=None
+    )
+
+
+def _names(files: AbstractFileSystem, directory: str) -> list[str]:
+    files.invalidate_cache()
+    try:
+        return [Path(str(path)).name for path in files.ls(directory, detail=False)]
+    except FileNotFoundError:
+        return []
 
 
 class _Hashing(io.RawIOBase):

@@ -12,6 +12,7 @@ def train(
     transform_graph: dsl.Input[dsl.Artifact],
     model: dsl.Output[dsl.Model],
     history: dsl.Output[dsl.Artifact],
+    workers: int = 1,
     champion: dsl.Input[dsl.Model] = None,  # type: ignore[assignment]  # KFP's notation
     hyperparameters: dsl.Input[dsl.Artifact] = None,  # type: ignore[assignment]
 ):
@@ -23,24 +24,25 @@ def train(
         transform_graph: as `transform` put out.
         model: SavedModel with the signatures serving_default, serving_examples and transform_features.
         history: learning curves and TensorBoard logs.
+        workers: processes of the task's machine that train together; one is the task's own.
         champion: the model in production, where the problem starts from it.
         hyperparameters: what a tuning found, in place of the problem's own.
     """
     from tidemill.stage import Stage
 
     with Stage("train") as stage:
-        from tidemill.train.run import run
+        from tidemill.train.task import train
 
         stage.begin()
-        checkpoints = stage.scratch(history.path)
         stage.report(
-            run(
+            train(
                 bundle.path,
                 transformed.path,
                 transform_graph.path,
                 model.path,
                 history.path,
-                checkpoints,
+                stage.scratch(history.path),
                 hyperparameters=hyperparameters.path if hyperparameters else None,
+                workers=workers,
             )
         )

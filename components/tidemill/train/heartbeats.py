@@ -57,13 +57,14 @@ class Heart:
         try:
             yield
         finally:
+            self.at("ended")
             ended.set()
             thread.join()
 
     def _write(self, shared: Path, ended: threading.Event) -> None:
-        count, failed = 0, False
-        while True:
-            count += 1
+        count, failed, last = 0, False, False
+        while not last:
+            count, last = count + 1, ended.is_set()
             try:
                 replace(self._beat, count=count).write(shared)
                 failed = False
@@ -71,5 +72,4 @@ class Heart:
                 if not failed:
                     print(f"train: can't write a heartbeat: {error}", file=sys.stderr, flush=True)
                 failed = True
-            if ended.wait(INTERVAL_S):
-                return
+            ended.wait(INTERVAL_S)

@@ -26,6 +26,11 @@ class Notice:
     def asked(self) -> bool:
         return self._signal is not None
 
+    @property
+    def grace_s(self) -> float:
+        """Seconds until whoever asked loses patience: after Ctrl-C the local target waits 10, a pod is given 30."""
+        return 8.0 if self._signal is signal.SIGINT else 20.0
+
     @contextmanager
     def deferred(self) -> Iterator[None]:
         """Leaves it to the block to end when it is asked to.
@@ -61,10 +66,10 @@ class Notice:
 
 
 @contextmanager
-def listening(*signals: signal.Signals) -> Iterator[Notice]:
-    """Yields the notice that the signals (SIGTERM by default) are taken to while the block runs."""
+def listening() -> Iterator[Notice]:
+    """Yields the notice that SIGTERM and SIGINT are taken to while the block runs."""
     notice = Notice()
-    before = {number: signal.signal(number, notice.receive) for number in signals or (signal.SIGTERM,)}
+    before = {number: signal.signal(number, notice.receive) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield notice
     finally:

@@ -54,6 +54,8 @@ class TrainReport:
         train_s: seconds of training and its evaluation, over all tries.
         export_s: seconds of exporting.
         resumed_from_step: step of the checkpoint that this try began from.
+        resumed: steps of the checkpoints that all tries so far began from.
+        restarts: why local workers were started again, each time.
     """
 
     model: str
@@ -69,6 +71,8 @@ class TrainReport:
     train_s: float
     export_s: float
     resumed_from_step: int | None
+    resumed: tuple[int, ...] = ()
+    restarts: tuple[str, ...] = ()
 
 
 def run(
@@ -257,4 +261,5 @@ def _report(
         train_s=progress.seconds,
         export_s=export_s,
         resumed_from_step=resumed_from,
+        resumed=tuple(progress.resumed),
     )

@@ -79,6 +79,7 @@ class Trainer:
         for variable, value in zip(self._steps.variables, values, strict=True):
             variable.assign(value)
         self.resumed_from = self.progress.steps
+        self.progress.resumed.append(self.progress.steps)
         print(f"train: resumed in epoch {self.progress.epoch + 1} after step {self.progress.steps}", flush=True)
 
     def _take_epoch(self) -> None:

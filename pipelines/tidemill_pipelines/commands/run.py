@@ -48,6 +48,7 @@ def run(
     beam_flags: Annotated[
         list[str] | None, typer.Option("--beam-flag", metavar="FLAG", help="A flag of Beam, such as --parallelism=8.")
     ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of this machine that train together.")] = 1,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with a run that was killed: its id, or `latest`.")
     ] = None,
@@ -83,6 +84,7 @@ def run(
         overrides=given,
         beam_runner=beam_runner,
         beam_flags=beam_flags or [],
+        workers=workers,
         resume=resume,
         reuse=reuse,
         prices=load_prices(prices) if prices else None,

@@ -44,6 +44,7 @@ class Request:
 
     Attributes:
         overrides: YAML values by dotted path of problem.yaml.
+        workers: processes that train together.
         resume: id of a run to go on with, or ``latest``; it must not have ended, and be of the same
             problem, pipeline and table.
         reuse: whether results of other runs may be reused.
@@ -56,6 +57,7 @@ class Request:
     overrides: Mapping[str, str] = field(default_factory=dict)
     beam_runner: str = "direct"
     beam_flags: Sequence[str] = ()
+    workers: int = 1
     resume: str | None = None
     reuse: bool = True
     prices: Prices | None = None
@@ -94,6 +96,7 @@ def run(request: Request, layout: Layout, observer: Observer) -> RunRecord:
         "endpoints": str(layout.endpoints.resolve()),
         "beam_runner": request.beam_runner,
         "beam_flags": list(request.beam_flags),
+        "workers": request.workers,
     }
     with held(run_dir):
         compiled = _compile(pipeline, run_dir / "pipeline.yaml")

@@ -1,0 +1,70 @@
+"""The train task: in its own process, or by several workers on its machine."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from tidemill.bundle import open_bundle
+from tidemill.errors import UsageError
+from tidemill.jobs.job import TrainingJob
+from tidemill.train.local_launcher import LocalLauncher
+from tidemill.train.preemption import listening
+from tidemill.train.run import TrainReport, run
+from tidemill.train.supervisor import Supervisor
+
+
+def train(
+    bundle: str,
+    transformed: str,
+    transform_graph: str,
+    model: str,
+    history: str,
+    scratch: Path,
+    hyperparameters: str | None = None,
+    workers: int = 1,
+) -> TrainReport:
+    """Trains, and goes on where an earlier try of the task stopped.
+
+    Args:
+        bundle: the problem.
+        transformed: Parquet per split.
+        transform_graph: tf.Transform's output with features.json.
+        model: where the model artefact goes.
+        history: where the history artefact goes.
+        scratch: directory that outlives a killed try.
+        hyperparameters: what tuning found.
+        workers: processes; one is this process itself.
+
+    Raises:
+        UsageError: if there are no workers.
+        Preempted: if it is told to end before it is done.
+    """
+    if workers < 1:
+        raise UsageError("workers", "must be at least 1", str(workers))
+    with listening() as notice:
+        if workers == 1:
+            return run(
+                bundle,
+                transformed,
+                transform_graph,
+                model,
+                history,
+                scratch,
+                notice=notice,
+                hyperparameters=hyperparameters,
+            )
+        given = {
+            "bundle": bundle,
+            "transformed": transformed,
+            "transform-graph": transform_graph,
+            "model": model,
+            "history": history,
+            "shared": scratch,
+            "hyperparameters": hyperparameters,
+        }
+        arguments = [text for name, value in given.items() if value for text in (f"--{name}", str(value))]
+        job = TrainingJob("train", tuple(arguments), workers, scratch)
+        hang_timeout_s = open_bundle(Path(bundle)).problem.training.hang_timeout_s
+        outcome = Supervisor(job, LocalLauncher(), hang_timeout_s, notice).run()
+    return dataclasses.replace(TrainReport(**outcome.summary), restarts=outcome.restarts)
