@@ -99,8 +99,9 @@ class Stage:
         return path
 
     def report(self, report: Any) -> None:
-        """Records the report (a dataclass) that the stage's ``run`` returned."""
-        self._summary = json.loads(json.dumps(dataclasses.asdict(report), default=str))
+        """Records the report that the stage's ``run`` returned: a dataclass, or the JSON of one made elsewhere."""
+        told = dataclasses.asdict(report) if dataclasses.is_dataclass(report) else report
+        self._summary = json.loads(json.dumps(told, default=str))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
