@@ -28,7 +28,8 @@ class Coefficient:
         feature: the transformed feature.
         value: which of the feature's ids, or which of its columns; None for a single number.
         output: the class, where there are several outputs.
-        weight: what the output moves by for one more unit, or for this id: log-odds, or the label's unit.
+        weight: what the output moves by for one more unit, or for this id: log-odds, or the label's unit; with focal
+            loss the logits that it is of, which the model makes log-odds of.
         effect: for an id, how far the weight is from the feature's average weight over the training rows (of a bag:
             the weight); for a number, the weight times its standard deviation there.
         share: occurrences of the id per training row; 1 for a number.
@@ -49,7 +50,7 @@ def write_coefficients(
 
     Args:
         history: the artefact's directory.
-        model: what :func:`tidemill.train.architectures.linear` built, trained.
+        model: what :func:`tidemill.train.architectures.linear.linear` built, trained.
         context: what it was built from.
         train: the training split, for averages and deviations.
         names: names of the ids by feature, as :func:`id_names` returns them.
@@ -68,15 +69,27 @@ def write_coefficients(
         if share[i] > 0 or weight[i, j] != 0
     ]
     found.sort(key=lambda c: (-abs(c.effect), c.feature, c.value or "", c.output or ""))
-    intercept = np.array(model.get_layer("intercept").bias) * unit + offset
+    intercept = np.array(model.get_layer("intercept").bias) * unit + offset + _shift(context)
     write_json(
         history / COEFFICIENTS_FILE,
         {
-            "unit": "label" if context.task == "regression" else "log-odds",
+            "unit": _unit(context),
             "intercept": intercept.tolist(),
             "coefficients": [asdict(coefficient) for coefficient in found],
         },
     )
+
+
+def _unit(context: TrainContext) -> str:
+    if context.task == "regression":
+        return "label"
+    return "log-odds" if context.training.focal_gamma is None else "focal logits"
+
+
+def _shift(context: TrainContext) -> np.ndarray | float:
+    """Returns what the model adds to its logits for the rows that were left out of the training."""
+    shift = -np.log(context.kept or [1.0] * len(context.classes))
+    return float(shift[1] - shift[0]) if context.task == "binary_classification" else shift if len(shift) else 0.0
 
 
 def id_names(problem: Problem, features: Sequence[TransformedFeature], transform_graph: Path) -> dict[str, list[str]]:

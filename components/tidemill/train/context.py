@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from tidemill.train.losses import Probabilities, classification_loss
 from tidemill.train.optimizers import build_optimizer
 from tidemill.training import Training
 from tidemill.transform.features import TransformedFeature
@@ -54,6 +55,7 @@ class TrainContext:
         steps_per_epoch: steps in which every training example is seen once; the last may be a smaller batch.
         max_steps: the most steps that will be taken; for learning rate schedules.
         checkpoints: directory of the checkpoints; user code may keep its own below a name of its own.
+        kept: share of the rows that are trained on by class, where `training.resample` leaves some out; else empty.
     """
 
     task: str
@@ -66,6 +68,7 @@ class TrainContext:
     steps_per_epoch: int
     max_steps: int
     checkpoints: Path
+    kept: tuple[float, ...] = ()
 
     @property
     def vocabulary_sizes(self) -> dict[str, int]:
@@ -91,6 +94,20 @@ class TrainContext:
     def outputs(self) -> int:
         """Width of the model's output."""
         return len(self.classes) if self.task == "multiclass_classification" else 1
+
+    def probabilities(self, logits: keras.KerasTensor) -> keras.KerasTensor:
+        """Returns the output of a classifier [batch, outputs], from its logits of that shape.
+
+        In training these are the probabilities that the loss is of, otherwise those of the data: see
+        :class:`tidemill.train.losses.Probabilities`. A model must end so where `training.resample` is set.
+        """
+        return Probabilities(self.training.focal_gamma, self.kept)(logits)
+
+    def loss(self) -> keras.losses.Loss:
+        """Returns the loss that the settings ask for: log loss, focal loss, or the squared error of regression."""
+        if self.task == "regression":
+            return keras.losses.MeanSquaredError()
+        return classification_loss(self.outputs, self.training.focal_gamma)
 
     def optimizer(self) -> keras.optimizers.Optimizer:
         """Returns a new optimizer, schedule included, as ``training.optimizer`` and its neighbours ask for."""
