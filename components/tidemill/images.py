@@ -16,6 +16,12 @@ TENSORFLOW: Final = f"tidemill/tensorflow:{__version__}"
 SERVING: Final = f"tidemill/serving:{__version__}"
 
 
+def variant(image: str, suffix: str) -> str:
+    """Returns the image of another make of an environment: with ``-gpu`` ``tidemill/tensorflow-gpu:0.1.0``."""
+    name, _, version = image.rpartition(":")
+    return f"{name}{suffix}:{version}"
+
+
 def environment_of(image: str) -> str:
     """Returns the environment that ``image`` carries: ``tidemill/serving:0.1.0`` → ``serving``."""
     return image.rsplit("/", 1)[-1].split("@", 1)[0].split(":", 1)[0]

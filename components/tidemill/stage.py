@@ -100,7 +100,7 @@ class Stage:
 
     def report(self, report: Any) -> None:
         """Records the report that the stage's ``run`` returned: a dataclass, or the JSON of one made elsewhere."""
-        told = dataclasses.asdict(report) if dataclasses.is_dataclass(report) else report
+        told = report if isinstance(report, dict) else dataclasses.asdict(report)
         self._summary = json.loads(json.dumps(told, default=str))
 
     def __exit__(

@@ -85,7 +85,7 @@ class Launcher(Protocol):
 
 
 class Denied(PlatformError):
-    """The backend knows the request and refuses whoever asks: waiting changes nothing, a grant does."""
+    """The backend refuses whoever asks, or lacks what is asked for: only its administrator can change that."""
 
 
 def job_name(run: str, task: str) -> str:

@@ -283,14 +283,14 @@ class Watch:
         """Ends the job if that is meant, and returns what this process ends with."""
         name = signal.Signals(number).name
         if number != signal.SIGINT and not self._cancelled():
-            self._say(f"{name}: job {self._memo.id or self._job.name} goes on without this process")
-            return PlatformError(f"job {self._job.name}", f"its watcher was ended ({name})", remedy="try again")
+            return PlatformError(
+                f"job {self._job.name}", f"goes on; its watcher was ended ({name})", remedy="try again"
+            )
         if self._memo.id is None and not self._asked:
             return Interrupted(f"job {self._job.name}", "was cancelled with its run before it was made")
         id = self._memo.id or self._submit()  # whether it was made is not known; to be cancelled it must be
-        self._say(f"{name}: cancelling job {id}")
-        self._launcher.cancel(id)
-        return Interrupted(f"job {id}", "was cancelled with its run")
+        self._launcher.cancel(id)  # before a word: who reads them may be gone, and this process is soon killed
+        return Interrupted(f"job {id}", f"was cancelled with its run ({name})")
 
     def _patiently(self, patience_s: float, ask: Callable[[], T]) -> T:
         """Asks until there is an answer, or for so long in vain."""

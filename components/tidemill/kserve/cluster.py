@@ -21,7 +21,11 @@ _ADDRESS: Final = "check KUBECONFIG and `kubernetes.context`, and that this mach
 
 
 class Conflict(PlatformError):
-    """An object was changed by another since it was read: read it anew and try again."""
+    """An object was changed by another since it was read, or made before."""
+
+
+class Missing(PlatformError):
+    """The cluster doesn't know a kind of objects: what they belong to isn't installed."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +96,32 @@ class Cluster:
             raise PlatformError(f"{self.host}: {kind.kind} {name}", "its kind and namespace must exist", "404", remedy)
         return answer
 
-    def delete(self, kind: Kind, name: str) -> None:
-        """Deletes an object; nothing happens if there is none."""
-        self._json("DELETE", f"{self._path(kind)}/{name}", f"delete {kind.kind} {name}", f"delete {kind.plural}", {})
+    def create(self, kind: Kind, value: Mapping[str, Any]) -> bool:
+        """Makes an object; False if there is one of that name already.
+
+        Raises:
+            Missing: if the cluster doesn't know the kind.
+        """
+        name = value["metadata"]["name"]
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        try:
+            what, permission = f"create {kind.kind} {name}", f"create {kind.plural}"
+            made = self._json("POST", self._path(kind), what, permission, query, value)
+        except Conflict:
+            return False
+        if made is None:
+            remedy = f"install what it belongs to ({kind.group}), and make the namespace"
+            raise Missing(f"{self.host}: {kind.kind} {name}", "its kind and namespace must exist", "404", remedy)
+        return True
+
+    def delete(self, kind: Kind, name: str, dependents_first: bool = False) -> None:
+        """Deletes an object; nothing happens if there is none.
+
+        Args:
+            dependents_first: whether the object stays until all that belongs to it is gone.
+        """
+        query = {"propagationPolicy": "Foreground"} if dependents_first else {}
+        self._json("DELETE", f"{self._path(kind)}/{name}", f"delete {kind.kind} {name}", f"delete {kind.plural}", query)
 
     def pods(self, selector: str, required: bool = False) -> list[dict[str, Any]]:
         """Returns the pods with certain labels.
@@ -120,9 +147,15 @@ class Cluster:
         own = [e for e in events if str(e["involvedObject"].get("name", "")).startswith(name)]
         return sorted(own, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))[-_EVENTS:]
 
-    def log(self, pod: str, container: str) -> str | None:
-        """Returns what a container printed; None if the pod is gone."""
+    def log(self, pod: str, container: str, stamped: bool = False, since: str | None = None) -> str | None:
+        """Returns what a container printed; None if the pod is gone.
+
+        Args:
+            stamped: whether each line begins with the time it was printed.
+            since: only what was printed from then on, as RFC 3339 in whole seconds.
+        """
         path, query = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log", {"container": container}
+        query |= ({"timestamps": "true"} if stamped else {}) | ({"sinceTime": since} if since else {})
         return self._send("GET", path, f"read the log of {pod}", "get pods/log", query, None)
 
     def ask(self, service: str, path: str, body: Mapping[str, Any]) -> Any:
@@ -189,8 +222,8 @@ class Cluster:
                     raise network_failure(where, error, _ADDRESS) from error
                 if error.status == 404:
                     return None
-                if error.status == 409 and method == "PATCH":
-                    raise Conflict(where, "must not have been changed meanwhile", "409 Conflict") from error
+                if error.status == 409 and "/proxy/" not in path:  # a service's own 409 is another thing
+                    raise Conflict(where, "must not have been made or changed meanwhile", "409 Conflict") from error
                 if pause is None or error.status not in RETRIED:
                     remedy = f"grant `{permission}` in namespace {self.namespace}; see targets/KUBERNETES.md"
                     raise http_failure(where, error.status, error.reason or "", error.body, remedy) from error

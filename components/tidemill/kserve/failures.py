@@ -12,6 +12,10 @@ RETRIED: Final = frozenset({429, 502, 503, 504})
 """Answers that say: later. A 500 of KFP is as often a mistake in the request, which no repetition mends."""
 
 
+class Forbidden(PlatformError):
+    """Whoever asks is not known, or may not do that."""
+
+
 def http_failure(where: str, status: int, reason: str, body: str | bytes | None, remedy: str | None) -> TidemillError:
     """Returns the error that an HTTP answer amounts to.
 
@@ -24,9 +28,11 @@ def http_failure(where: str, status: int, reason: str, body: str | bytes | None,
         login = "the answer is a redirection, to a login perhaps: set `kubernetes.auth`, or the address itself"
         return UsageError(where, "must be answered by the API server", got, login)
     if status == 401:
-        return PlatformError(where, "who asks is not known", got, remedy)
+        return Forbidden(where, "who asks is not known", got, remedy)
+    if status == 403 and "denied the request" in told:  # an admission webhook: no grant would help
+        return UsageError(where, "is refused as it stands", got)
     if status == 403:
-        return PlatformError(where, "is not permitted", got, remedy)
+        return Forbidden(where, "is not permitted", got, remedy)
     if status == 404:
         return UsageError(where, "there is no such thing", got)
     if status == 409:

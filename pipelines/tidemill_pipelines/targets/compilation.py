@@ -218,8 +218,12 @@ def _compile(
         from tidemill_pipelines.targets.kubernetes.release import kubernetes_release as release_of
     else:
         from tidemill_pipelines.targets.vertex.release import vertex_release as release_of
-    plain = load_pipeline(pipeline, release_of(target, serving), choices)
-    settlement = Settlement(target, lambda name: image(name, target, images), problem, pipeline, runs_directory(target))
+
+    def image_of(name: str) -> str:
+        return image(name, target, images)
+
+    plain = load_pipeline(pipeline, release_of(target, serving, image_of), choices)
+    settlement = Settlement(target, image_of, problem, pipeline, runs_directory(target))
     made = dsl.pipeline(name=f"{problem}-{pipeline}", description=plain.description)(settled(plain, settlement))
     known = made.component_spec.inputs or {}
     path = scratch / "package.yaml"

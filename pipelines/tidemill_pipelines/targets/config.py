@@ -17,6 +17,7 @@ from tidemill.costs import Prices
 from tidemill.errors import ProblemError, UsageError
 from tidemill.features import Strict
 from tidemill.strict_yaml import validated
+from tidemill.vertex.training import VertexTraining
 
 Kind = Literal["kubernetes", "vertex"]
 KINDS: Final[tuple[Kind, ...]] = ("kubernetes", "vertex")
@@ -240,6 +241,39 @@ class KubernetesDeployment(Strict):
         return self
 
 
+class KubernetesTraining(Strict):
+    """Training as a TrainJob of Kubeflow Trainer, on nodes of its own."""
+
+    kind: Literal["kubernetes"] = "kubernetes"
+    workers: int = Field(default=1, ge=1, le=100, description="Nodes, the chief included.")
+    machine: str | None = Field(default=None, description="The nodes' instance type, beside what they are asked for.")
+    accelerator: Accelerator | None = Field(default=None, description="Of each node.")
+    cpu: Quantity = Field(default="4", description="Of each node.")
+    memory: Quantity = Field(default="8Gi", description="Of each node.")
+    spot: bool = Field(default=False, description="On nodes that may be taken away, as `kubernetes.spot` marks them.")
+    runtime: str | None = Field(
+        default=None, description="The TrainingRuntime; by default tidemill-tensorflow, with -gpu or -tpu at its end."
+    )
+    queue: str | None = Field(
+        default="tidemill-training", description="Kueue's LocalQueue; null starts the job without asking Kueue."
+    )
+    max_restarts: int = Field(
+        default=1, ge=0, le=10, description="TrainJobs that may follow one whose own restarts are used up."
+    )
+    deadline_s: int = Field(default=86400, ge=1, description="Seconds that a TrainJob may run, its restarts included.")
+
+    @model_validator(mode="after")
+    def _possible(self) -> KubernetesTraining:
+        if self.accelerator is not None and self.accelerator.is_tpu and self.workers > 1:
+            raise ValueError("`workers` must be 1 on TPUs: TensorFlow reaches the chips of one host here")
+        return self
+
+    @property
+    def suffix(self) -> str:
+        """What the runtime's and the image's names end with: they fit the accelerator."""
+        return "" if self.accelerator is None else "-tpu" if self.accelerator.is_tpu else "-gpu"
+
+
 class TargetConfig(Strict):
     """A target: the kind of backend, and all that a pipeline needs to run there."""
 
@@ -254,6 +288,9 @@ class TargetConfig(Strict):
     prices: Prices | None = Field(default=None, description="For the estimate of what a run costs.")
     vertex: VertexSettings | None = None
     kubernetes: KubernetesSettings | None = None
+    training: Annotated[VertexTraining | KubernetesTraining, Field(discriminator="kind")] | None = Field(
+        default=None, description="Training on machines of its own; in the pipeline's task by default."
+    )
     deploy: Annotated[VertexDeployment | KubernetesDeployment, Field(discriminator="kind")] | None = None
 
     @model_validator(mode="after")
@@ -262,6 +299,8 @@ class TargetConfig(Strict):
         faults = [f"`{other}` does not fit kind {self.kind}"] if getattr(self, other) is not None else []
         if self.deploy is not None and self.deploy.kind != self.kind:
             faults.append(f"`deploy.kind` must be {self.kind}")
+        if self.training is not None and self.training.kind != self.kind:
+            faults.append(f"`training.kind` must be {self.kind}")
         if unknown := sorted(set(self.stages) - set(STAGES)):
             faults.append(f"`stages` names {', '.join(unknown)}; there are {', '.join(STAGES)}")
         on_tpu = [name for name in STAGES if name != "train" and _uses_tpu(self.stage(name))]

@@ -15,6 +15,7 @@ from tidemill.costs import Prices, Tariff
 from tidemill.execution import IMAGE_VARIABLE, RUN_VARIABLE, RUNS_VARIABLE, TASK_VARIABLE
 from tidemill.images import TENSORFLOW
 from tidemill.report.conclusion import PLAN_VARIABLE
+from tidemill.trainjob.workflow import WORKFLOW_VARIABLE
 from tidemill_pipelines.targets.config import StageSettings, TargetConfig
 from tidemill_pipelines.targets.machines import machine_size
 from tidemill_pipelines.targets.rates import hourly_rate
@@ -22,6 +23,7 @@ from tidemill_pipelines.targets.rates import hourly_rate
 USER: Final = 65532
 """The uid of our images."""
 _RUN_LABEL: Final = "metadata.labels['pipeline/runid']"
+_WORKFLOW_LABEL: Final = "metadata.labels['workflows.argoproj.io/workflow']"
 _STORE: Final = "/tidemill"
 # KFP makes Argo's `maxDuration` of the longest pause: the time for all tries of a task together.
 _WEEK_S: Final = 7 * 24 * 3600
@@ -73,18 +75,20 @@ class Settlement:
         if settings.cache is False or stage == "gate":
             task.set_caching_options(False)
         if self.target.kind == "kubernetes":
-            self._on_kubernetes(task, settings)
+            self._on_kubernetes(task, settings, by_job=stage == "train" and self.target.training is not None)
 
     def _tariff(self, stages: Mapping[str, str], prices: Prices) -> Tariff:
         hourly = {name: hourly_rate(self.target.stage(component), prices) for name, component in stages.items()}
         return Tariff(prices.currency, prices.cpu_hour, prices.gib_hour, hourly)
 
-    def _on_kubernetes(self, task: Any, settings: StageSettings) -> None:
+    def _on_kubernetes(self, task: Any, settings: StageSettings, by_job: bool) -> None:
         cluster = self.target.on_kubernetes
         kubernetes.use_field_path_as_env(task, RUN_VARIABLE, _RUN_LABEL)
         kubernetes.mount_pvc(task, cluster.store_claim, _STORE)
         kubernetes.empty_dir_mount(task, "tmp", "/tmp")  # the root file system is read-only
         kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
+        if by_job:
+            kubernetes.use_field_path_as_env(task, WORKFLOW_VARIABLE, _WORKFLOW_LABEL)
         for key, value in self.target.labels.items():
             kubernetes.add_pod_label(task, key, value)
         if cluster.image_pull_secrets:

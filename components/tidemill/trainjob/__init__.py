@@ -1,0 +1,1 @@
+"""Training as a TrainJob of Kubeflow Trainer, which a task of the pipeline makes and watches."""
