@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from tidemill.errors import PlatformError, TidemillError, UsageError
-from tidemill.jobs.job import Denied, JobState, JobStatus, TrainingJob
+from tidemill.jobs.job import ENDED, Denied, JobState, JobStatus, TrainingJob
 from tidemill.jobs.watch import blamed
 from tidemill.vertex.clients import Clients
 from tidemill.vertex.faults import fault
@@ -27,6 +27,7 @@ CONTENT_LABEL: Final = "tidemill-content"
 WORKER: Final = ("python3", "-m", "tidemill.train.worker")
 MOUNT: Final = "/gcs"
 """Where Vertex AI has Cloud Storage as a file system, in the containers of pipelines and of custom jobs."""
+Method = Callable[..., Any]
 _STATES: Final[Mapping[str, JobState]] = {
     "JOB_STATE_QUEUED": "pending",
     "JOB_STATE_PENDING": "pending",
@@ -49,7 +50,95 @@ _STRATEGIES: Final = {"standard": "STANDARD", "spot": "SPOT", "flex_start": "FLE
 _RESERVATION_KEY: Final = "compute.googleapis.com/reservation-name"
 
 
-class CustomJobs:
+class NamedJobs:
+    """Jobs of Vertex AI of one kind, found again by the name in their label.
+
+    Their ids are the service's, so nothing but a label says that a job is there already.
+    """
+
+    def __init__(
+        self, clients: Clients, logs: JobLogs | None, kind: str, list_all: Method, get: Method, cancel: Method
+    ) -> None:
+        self._clients = clients
+        self._logs = logs or JobLogs(clients.location)
+        self._kind, self._list, self._get, self._cancel = kind, list_all, get, cancel
+
+    def status(self, id: str) -> JobStatus:
+        try:
+            found = self._job(id, api_errors().NotFound)
+        except api_errors().NotFound:
+            return JobStatus("cancelled", "it is no longer there")
+        state = _STATES.get(found.state.name, "pending")
+        told = found.error.message or _WAITS.get(found.state.name)
+        if state in ("failed", "cancelled"):
+            told = f"{found.state.name}: {told}" if told else found.state.name
+        return JobStatus(state, told)
+
+    def logs(self, id: str) -> Iterator[str]:
+        yield from self._logs.read(id.rsplit("/", 1)[-1])
+
+    def cancel(self, id: str) -> None:
+        try:
+            self._clients.ask(f"{self._kind} {id}", self._cancel, {"name": id}, api_errors().FailedPrecondition)
+        except api_errors().FailedPrecondition:
+            if self.status(id).state not in ENDED:
+                raise
+
+    def place(self, id: str) -> str:
+        return self._clients.location.console(f"training/{id.rsplit('/', 1)[-1]}")
+
+    def _made(self, wanted: Mapping[str, Any], create: Method, field: str) -> str:
+        """Returns the resource name of the job that was made before for the same, or is made now."""
+        where = f"{self._kind} {wanted['display_name']}"
+        request = {"parent": self._clients.location.path, field: wanted}
+        forbidden = api_errors().Forbidden
+        try:
+            made = self._clients.ensure(
+                where,
+                lambda: self._find(where, wanted, forbidden),
+                lambda: self._clients.once(where, create, request, forbidden),
+            )
+        except forbidden as error:
+            told = fault(where, error, self._clients.location)
+            raise Denied(told.where, told.expected, told.got, told.remedy) from error
+        return str(made.name)
+
+    def _job(self, id: str, passing: Any = ()) -> Any:
+        return self._clients.ask(f"{self._kind} {id}", self._get, {"name": id}, passing)
+
+    def _find(self, where: str, wanted: Mapping[str, Any], passing: Any) -> Any | None:
+        """Returns the job that was made for the same before, and sees to it that no other one of its name runs.
+
+        Two jobs would write the same checkpoints. One that failed or was cancelled is begun anew by another.
+        """
+        request = {
+            "parent": self._clients.location.path,
+            "filter": f'labels.{JOB_LABEL}="{wanted["labels"][JOB_LABEL]}"',
+            "read_mask": {"paths": ["name", "state", "labels", "create_time"]},
+        }
+        jobs = self._clients.ask_all(where, self._list, request, passing=passing)
+        for job in sorted(jobs, key=lambda job: job.create_time, reverse=True):
+            state = _STATES.get(job.state.name, "pending")
+            if state in ("failed", "cancelled"):
+                continue
+            same = job.labels.get(CONTENT_LABEL) == wanted["labels"][CONTENT_LABEL]
+            if same and job.state.name != "JOB_STATE_CANCELLING":
+                return job
+            if state != "succeeded":
+                self._end(where, job.name)
+        return None
+
+    def _end(self, where: str, id: str) -> None:
+        """Cancels a job and waits for its end."""
+        self.cancel(id)
+        deadline = time.monotonic() + self._clients.patience.operation
+        while (status := self.status(id)).state not in ENDED:
+            if time.monotonic() > deadline:
+                raise PlatformError(where, f"{id}, which was cancelled, must end first", status.detail, "try again")
+            time.sleep(self._clients.patience.poll)
+
+
+class CustomJobs(NamedJobs):
     """Custom jobs of a project's region; implements `tidemill.jobs.job.Launcher`."""
 
     def __init__(
@@ -67,101 +156,32 @@ class CustomJobs:
             watched: directory with the workers' records: what starting again wouldn't mend ends the job at once.
             mount: where this machine sees Cloud Storage.
         """
-        self._clients = clients
-        self._settings = settings
-        self._logs = logs or JobLogs(clients.location)
-        self._watched = watched
-        self._mount = mount
+        jobs = clients.jobs
+        super().__init__(
+            clients, logs, "training job", jobs.list_custom_jobs, jobs.get_custom_job, jobs.cancel_custom_job
+        )
+        self._settings, self._watched, self._mount = settings, watched, mount
 
     def submit(self, job: TrainingJob) -> str:
         """Makes the job, or finds the one of that name that hasn't failed; returns its resource name."""
-        where, wanted = f"training job {job.name}", custom_job(self._settings, job, self._mount)
-        request = {"parent": self._clients.location.path, "custom_job": wanted}
-        forbidden = api_errors().Forbidden
-        try:
-            made = self._clients.ensure(
-                where,
-                lambda: self._find(where, wanted, forbidden),
-                lambda: self._clients.once(where, self._clients.jobs.create_custom_job, request, forbidden),
-            )
-        except forbidden as error:
-            told = fault(where, error, self._clients.location)
-            raise Denied(told.where, told.expected, told.got, told.remedy) from error
-        return str(made.name)
+        wanted = custom_job(self._settings, job, self._mount)
+        return self._made(wanted, self._clients.jobs.create_custom_job, "custom_job")
 
     def status(self, id: str) -> JobStatus:
-        try:
-            found = self._job(id, api_errors().NotFound)
-        except api_errors().NotFound:
-            return JobStatus("cancelled", "it is no longer there")
-        state = _STATES.get(found.state.name, "pending")
-        told = found.error.message or _WAITS.get(found.state.name)
-        if found.state.name == "JOB_STATE_RUNNING" and (lasting := self._lasting_failure()) is not None:
+        status = super().status(id)
+        if status.state == "running" and (lasting := self._lasting_failure()) is not None:
             self.cancel(id)
             return JobStatus("failed", f"ended, since starting its workers again would not help: {lasting}")
-        if state in ("failed", "cancelled"):
-            told = f"{found.state.name}: {told}" if told else found.state.name
-        return JobStatus(state, told)
-
-    def logs(self, id: str) -> Iterator[str]:
-        return self._logs.read(id.rsplit("/", 1)[-1])
-
-    def cancel(self, id: str) -> None:
-        where = f"training job {id}"
-        try:
-            self._clients.ask(
-                where, self._clients.jobs.cancel_custom_job, {"name": id}, api_errors().FailedPrecondition
-            )
-        except api_errors().FailedPrecondition:
-            if _STATES.get(self._job(id).state.name) not in ("succeeded", "failed", "cancelled"):
-                raise
-
-    def place(self, id: str) -> str:
-        return self._clients.location.console(f"training/{id.rsplit('/', 1)[-1]}")
+        return status
 
     def _lasting_failure(self) -> TidemillError | None:
         """Returns a worker's failure that isn't the platform's.
 
-        Vertex AI knows no exit code that means so: it starts a worker that failed again, up to five times, and the
-        whole job up to three times.
+        Vertex AI knows no exit code that means so: it starts a worker that failed again, up to five times.
         Source: https://cloud.google.com/vertex-ai/docs/training/understanding-training-service
         """
         failure = blamed(self._watched) if self._watched is not None else None
         return failure if failure is not None and not failure.retryable else None
-
-    def _job(self, id: str, passing: Any = ()) -> Any:
-        return self._clients.ask(f"training job {id}", self._clients.jobs.get_custom_job, {"name": id}, passing)
-
-    def _find(self, where: str, wanted: Mapping[str, Any], passing: Any) -> Any | None:
-        """Returns the job that was made for the same before, and sees to it that no other one of its name runs.
-
-        Two jobs would write the same checkpoints. One that failed or was cancelled is begun anew by another.
-        """
-        request = {
-            "parent": self._clients.location.path,
-            "filter": f'labels.{JOB_LABEL}="{wanted["labels"][JOB_LABEL]}"',
-            "read_mask": {"paths": ["name", "state", "labels", "create_time"]},
-        }
-        jobs = self._clients.ask_all(where, self._clients.jobs.list_custom_jobs, request, passing=passing)
-        for job in sorted(jobs, key=lambda job: job.create_time, reverse=True):
-            state = _STATES.get(job.state.name, "pending")
-            if state in ("failed", "cancelled"):
-                continue
-            same = job.labels.get(CONTENT_LABEL) == wanted["labels"][CONTENT_LABEL]
-            if same and job.state.name != "JOB_STATE_CANCELLING":
-                return job
-            if state != "succeeded":
-                self._end(where, job.name)
-        return None
-
-    def _end(self, where: str, id: str) -> None:
-        """Cancels a job and waits for its end."""
-        self.cancel(id)
-        deadline = time.monotonic() + self._clients.patience.operation
-        while (status := self.status(id)).state in ("pending", "running"):
-            if time.monotonic() > deadline:
-                raise PlatformError(where, f"{id}, which was cancelled, must end first", status.detail, "try again")
-            time.sleep(self._clients.patience.poll)
 
 
 def custom_job(settings: TrainingSettings, job: TrainingJob, mount: str = MOUNT) -> dict[str, Any]:
@@ -170,26 +190,36 @@ def custom_job(settings: TrainingSettings, job: TrainingJob, mount: str = MOUNT)
     Raises:
         UsageError: if the workers couldn't see the directory that they share with the watcher.
     """
-    spec = job_spec(settings, job, mount)
-    content = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:32]
-    wanted: dict[str, Any] = {
+    return named(settings, job, {"job_spec": job_spec(settings, job, mount)})
+
+
+def named(settings: TrainingSettings, job: TrainingJob, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a job of that content with its name, labels and key."""
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+    wanted = {
         "display_name": job.name,
-        "labels": {**settings.labels, **job.labels, JOB_LABEL: job.name, CONTENT_LABEL: content},
-        "job_spec": spec,
+        "labels": {**settings.labels, **job.labels, JOB_LABEL: job.name, CONTENT_LABEL: digest},
+        **content,
     }
     if settings.cmek_key is not None:
         wanted["encryption_spec"] = {"kms_key_name": settings.cmek_key}
     return wanted
 
 
-def job_spec(settings: TrainingSettings, job: TrainingJob, mount: str = MOUNT) -> dict[str, Any]:
-    """Returns the CustomJobSpec: what runs, on which machines, and how they are come by."""
+def job_spec(
+    settings: TrainingSettings, job: TrainingJob, mount: str = MOUNT, command: Sequence[str] = WORKER
+) -> dict[str, Any]:
+    """Returns the CustomJobSpec: what runs, on which machines, and how they are come by.
+
+    Raises:
+        UsageError: if the containers couldn't see the directory that they share with the watcher.
+    """
     chosen, shared = settings.training, str(job.shared)
     if not shared.startswith(f"{mount}/"):
         remedy = "on Vertex AI a task's artefacts lie in Cloud Storage: `pipeline_root` must begin with gs://"
         raise UsageError(f"training job {job.name}", f"its directory must be below {mount}", shared, remedy)
     spec: dict[str, Any] = {
-        "worker_pool_specs": _pools(settings, job),
+        "worker_pool_specs": _pools(settings, job, command),
         "scheduling": _scheduling(settings),
         # Vertex AI makes AIP_TENSORBOARD_LOG_DIR of it, whose content it sends to `tensorboard`.
         "base_output_directory": {"output_uri_prefix": f"gs:/{shared.removeprefix(mount)}"},
@@ -202,13 +232,13 @@ def job_spec(settings: TrainingSettings, job: TrainingJob, mount: str = MOUNT) -
     return {name: value for name, value in spec.items() if value is not None}
 
 
-def _pools(settings: TrainingSettings, job: TrainingJob) -> list[dict[str, Any]]:
+def _pools(settings: TrainingSettings, job: TrainingJob, command: Sequence[str]) -> list[dict[str, Any]]:
     chosen = settings.training
     pool = {
         "machine_spec": _machine(settings),
         "container_spec": {
             "image_uri": settings.image,
-            "command": list(WORKER),
+            "command": list(command),
             "args": list(job.arguments),
             "env": [{"name": name, "value": value} for name, value in sorted(job.environment.items())],
         },

@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from tidemill.bundle import open_bundle
-from tidemill.errors import TidemillError
 from tidemill.jobs.handover import Artefacts
 from tidemill.jobs.job import TrainingJob, job_name
-from tidemill.jobs.watch import Outcome, Patience, Watch
+from tidemill.jobs.watch import Patience, Watch
 from tidemill.vertex.clients import Clients
 from tidemill.vertex.custom_jobs import MOUNT, CustomJobs
 from tidemill.vertex.job_logs import JobLogs
 from tidemill.vertex.location import Location
 from tidemill.vertex.registry import RUN_LABEL, label
+from tidemill.vertex.runs import run_is_over
 from tidemill.vertex.training import TrainingSettings
 
-_OVER: Final = ("PIPELINE_STATE_CANCELLING", "PIPELINE_STATE_CANCELLED", "PIPELINE_STATE_FAILED")
 _POLL_S: Final = 15.0
 
 
@@ -31,8 +30,8 @@ def train(
     logs: JobLogs | None = None,
     patience: Patience | None = None,
     mount: str = MOUNT,
-) -> Outcome:
-    """Has the workers train, and returns when the model and the history are where the task puts them out.
+) -> dict[str, Any]:
+    """Has the workers train, to where the task puts model and history out; returns the chief's report and the job.
 
     Args:
         artefacts: below the mount of Cloud Storage, where the workers see them as this process does.
@@ -62,15 +61,5 @@ def train(
     )
     launcher = CustomJobs(asked, parsed, logs, watched=directory, mount=mount)
     waits = patience or Patience(poll_s=_POLL_S, hang_s=training.hang_timeout_s)
-    return Watch(launcher, job, waits, lambda: _cancelled(asked, run_id)).run()
-
-
-def _cancelled(clients: Clients, run_id: str) -> bool:
-    """Tells whether the run is over; where that can't be known the job is left alone."""
-    name = f"{clients.location.path}/pipelineJobs/{run_id}"
-    try:
-        run = clients.ask(f"run {run_id}", clients.pipelines.get_pipeline_job, {"name": name})
-    except TidemillError as error:
-        print(f"it is not known whether the run was cancelled: {error}", flush=True)
-        return False
-    return run.state.name in _OVER
+    outcome = Watch(launcher, job, waits, lambda: run_is_over(asked, run_id)).run()
+    return {**outcome.summary, "job": outcome.id, "attempts": outcome.attempts, "workers": job.workers}
