@@ -5,14 +5,19 @@ shuffling gathers rows of two matrices and a training step slices two tensors, h
 
 Order: the row groups of a split are taken in a random order into windows of about ``WINDOW_BYTES``, whose rows are
 permuted. A split that fits one window stays in memory, and its rows are permuted as a whole. The order is a function
-of the seed, the epoch and the files alone, so a position in an epoch can be found again by its number of rows.
+of the seed, the epoch, the files and the number of workers alone, so a position in an epoch can be found again by its
+number of rows.
+
+Of several workers each has a share: the rows from ``worker / workers`` to ``(worker + 1) / workers`` of the split, so
+whole files, then whole row groups of a file, and at its two ends a part of a row group. Shares differ by one row at
+most, whatever the files look like; a step takes as many rows of each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -24,10 +29,12 @@ import tensorflow as tf
 from tidemill.artifacts import parts
 from tidemill.errors import DataError, PlatformError
 from tidemill.train.context import LabelSummary
+from tidemill.train.place import ALONE, Place
 from tidemill.transform.features import TransformedFeature, TransformedFeatures
 
 WINDOW_BYTES = 64 << 20
 BLOCK_ROWS = 1 << 16
+BLOCK_BYTES = 256 << 20  # which fewer rows come to only where they hold images or thousands of numbers
 
 
 @dataclass(frozen=True)
@@ -39,25 +46,35 @@ class Block:
         ids: int32 [rows, ids and lengths of the bags].
         label: float32 or int64 [rows].
         weight: float32 [rows], or None where every row weighs the same.
+        pixels: uint8 [rows, numbers of the images], or None where there are none.
     """
 
     dense: np.ndarray
     ids: np.ndarray
     label: np.ndarray
     weight: np.ndarray | None
+    pixels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.label)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         arrays = {"dense": self.dense, "ids": self.ids, "label": self.label}
-        return arrays if self.weight is None else {**arrays, "weight": self.weight}
+        optional = {"weight": self.weight, "pixels": self.pixels}
+        return arrays | {name: array for name, array in optional.items() if array is not None}
 
     def __getitem__(self, rows: slice | np.ndarray) -> Block:
         return _block({name: array[rows] for name, array in self._arrays().items()})
 
     def tensors(self) -> dict[str, tf.Tensor]:
         return {name: tf.convert_to_tensor(array) for name, array in self._arrays().items()}
+
+    def padded(self, rows: int) -> Block:
+        """Returns a block of ``rows`` rows, zeros after the block's own."""
+        if len(self) == rows:
+            return self
+        arrays = self._arrays().items()
+        return _block({name: np.pad(a, [(0, rows - len(self)), *[(0, 0)] * (a.ndim - 1)]) for name, a in arrays})
 
     @classmethod
     def concat(cls, blocks: Sequence[Block]) -> Block:
@@ -68,7 +85,7 @@ class Block:
 
 
 def _block(arrays: Mapping[str, np.ndarray]) -> Block:
-    return Block(arrays["dense"], arrays["ids"], arrays["label"], arrays.get("weight"))
+    return Block(arrays["dense"], arrays["ids"], arrays["label"], arrays.get("weight"), arrays.get("pixels"))
 
 
 @dataclass(frozen=True)
@@ -83,11 +100,24 @@ class Packing:
 
     @cached_property
     def ids(self) -> tuple[TransformedFeature, ...]:
-        return tuple(f for f in self.described.features if f.kind != "dense")
+        return tuple(f for f in self.described.features if f.kind in ("ids", "bag"))
+
+    @cached_property
+    def images(self) -> tuple[TransformedFeature, ...]:
+        return tuple(f for f in self.described.features if f.kind == "image")
 
     @property
     def label_dtype(self) -> str:
         return "int64" if self.described.task == "multiclass_classification" else "float32"
+
+    def empty(self, weighted: bool) -> Block:
+        """Returns a block without rows."""
+        return _block({name: tensor.numpy() for name, tensor in self.zeros(0, weighted).items()})
+
+    def zeros(self, rows: int, weighted: bool) -> dict[str, tf.Tensor]:
+        """Returns the tensors of ``rows`` rows that are all zero."""
+        specs = self.specs(weighted).items()
+        return {name: tf.zeros([rows, *spec.shape[1:]], spec.dtype) for name, spec in specs}
 
     @property
     def columns(self) -> list[str]:
@@ -96,7 +126,8 @@ class Packing:
 
     @property
     def row_bytes(self) -> int:
-        return 4 * (sum(f.size for f in self.dense) + sum(max(f.length, 1) for f in self.ids)) + 16
+        numbers = sum(f.size for f in self.dense) + sum(max(f.length, 1) for f in self.ids)
+        return 4 * numbers + sum(f.size for f in self.images) + 16
 
     def dense_name(self, column: int) -> str:
         """Returns the feature that a column of ``Block.dense`` belongs to."""
@@ -109,7 +140,11 @@ class Packing:
             "ids": tf.TensorSpec([None, sum(max(f.length, 1) for f in self.ids)], tf.int32),
             "label": tf.TensorSpec([None], self.label_dtype),
         }
-        return {**specs, "weight": tf.TensorSpec([None], tf.float32)} if weighted else specs
+        if weighted:
+            specs["weight"] = tf.TensorSpec([None], tf.float32)
+        if self.images:
+            specs["pixels"] = tf.TensorSpec([None, sum(f.size for f in self.images)], tf.uint8)
+        return specs
 
     def pack(self, table: pa.Table, class_weights: np.ndarray | None, weight_scale: float) -> Block:
         """Packs a table of transformed examples.
@@ -128,8 +163,13 @@ class Packing:
                 weight *= _values(table, self.described.weight, np.float32, 1)[:, 0]
             if class_weights is not None:
                 weight *= class_weights[label.astype(np.int64)]
+        pixels = [_values(table, f.name, np.uint8, f.size) for f in self.images]
         return Block(
-            _side_by_side(dense, len(label), np.float32), _side_by_side(ids, len(label), np.int32), label, weight
+            _side_by_side(dense, len(label), np.float32),
+            _side_by_side(ids, len(label), np.int32),
+            label,
+            weight,
+            np.concatenate(pixels, axis=1) if pixels else None,
         )
 
     def unpack(self, tensors: Mapping[str, tf.Tensor]) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor | None]:
@@ -143,6 +183,10 @@ class Packing:
             lengths = [max(f.length, 1) for f in self.ids]
             for feature, part in zip(self.ids, tf.split(ids, lengths, axis=1), strict=True):
                 inputs[feature.name] = part if feature.kind == "bag" else part[:, 0]
+        if self.images:
+            sizes = [f.size for f in self.images]
+            for feature, part in zip(self.images, tf.split(tensors["pixels"], sizes, axis=1), strict=True):
+                inputs[feature.name] = tf.cast(tf.reshape(part, [-1, *feature.shape]), tf.float32)
         label = tensors["label"]
         label = label if self.label_dtype == "int64" else label[:, tf.newaxis]
         return {f.name: inputs[f.name] for f in self.described.features}, label, tensors.get("weight")
@@ -165,15 +209,16 @@ def _side_by_side(columns: Sequence[np.ndarray], rows: int, dtype: type) -> np.n
 
 @dataclass(frozen=True)
 class _Group:
-    """One row group of a Parquet file."""
+    """The rows from ``first`` on of one row group of a Parquet file."""
 
     path: Path
     index: int
     rows: int
+    first: int = 0
 
 
 class Examples:
-    """One split of transformed examples.
+    """One split of transformed examples, or a worker's share of it.
 
     Args:
         transformed: the artefact.
@@ -181,6 +226,11 @@ class Examples:
         packing: what the rows hold.
         class_weights: see :meth:`Packing.pack`.
         weight_scale: see :meth:`Packing.pack`.
+        place: whose share.
+
+    Attributes:
+        rows: of the share.
+        total: rows of the whole split.
     """
 
     def __init__(
@@ -190,10 +240,15 @@ class Examples:
         packing: Packing,
         class_weights: np.ndarray | None = None,
         weight_scale: float = 1.0,
+        place: Place = ALONE,
     ) -> None:
-        self.packing = packing
+        self.packing, self._place = packing, place
         self._weights = (class_weights, weight_scale)
-        self._groups = [group for path in parts(transformed, split) for group in _row_groups(path)]
+        groups = [group for path in parts(transformed, split) for group in _row_groups(path)]
+        self.total = sum(group.rows for group in groups)
+        bounds = [self.total * worker // place.workers for worker in range(place.workers + 1)]
+        self._shares = np.diff(bounds)
+        self._groups = _between(groups, bounds[place.worker], bounds[place.worker + 1])
         self.rows = sum(group.rows for group in self._groups)
         self._kept: Block | None = None
 
@@ -201,26 +256,48 @@ class Examples:
     def weighted(self) -> bool:
         return bool(self.packing.described.weight) or self._weights[0] is not None
 
+    def steps(self, batch_size: int) -> int:
+        """Returns the steps in which all workers have taken their shares, ``batch_size`` rows of each per step."""
+        return -(-int(self._shares.max()) // batch_size)
+
+    def examples(self, batch_size: int, first: int, count: int) -> np.ndarray:
+        """Returns the rows of all workers together in ``count`` steps of an epoch: int32 [count].
+
+        Args:
+            batch_size: rows per step of each worker.
+            first: the first of the steps.
+        """
+        begun = (first + np.arange(count))[:, None] * batch_size
+        rows: np.ndarray = np.clip(self._shares - begun, 0, batch_size).sum(axis=1).astype(np.int32)
+        return rows
+
     def blocks(self, batch_size: int, order: tuple[int, int] | None = None, skip: int = 0) -> Iterator[Block]:
-        """Yields every row once, in blocks of whole batches; only the last batch of the last block may be smaller.
+        """Yields every row of the share once, in blocks of whole batches; only the last batch of all may be smaller.
+
+        Blocks end at multiples of :func:`block_steps` steps of the epoch, so all workers yield as many, the last of
+        which may be empty, and an epoch that is entered in the middle goes on with the same blocks.
 
         Args:
             batch_size: rows per batch.
             order: seed and epoch of a random order; the order of the files by default.
             skip: rows to leave out at the start, a multiple of ``batch_size``. Windows among them aren't read.
         """
-        generator = np.random.default_rng(order) if order else None
-        size = max(1, BLOCK_ROWS // batch_size) * batch_size
-        carried: list[Block] = []
-        left = self.rows - skip
+        generator = np.random.default_rng([*order, *self._place.salt]) if order else None
+        size = block_steps(batch_size, self.packing.row_bytes) * batch_size
+        end = self.steps(batch_size) * batch_size
+        position = min(skip, end)
+        parts: list[Block] = []
         for window, rows in self._windows(generator, skip):
-            for start in range(0, len(rows), size):
-                block = Block.concat([*carried, window[rows[start : start + size]]])
-                whole = len(block) if len(block) == left else len(block) // batch_size * batch_size
-                carried = [block[whole:]] if whole < len(block) else []
-                left -= whole
-                if whole:
-                    yield block[:whole]
+            while len(rows):
+                missing = size - position % size
+                parts.append(window[rows[:missing]])
+                rows = rows[missing:]
+                position += len(parts[-1])
+                if position % size == 0:
+                    yield Block.concat(parts)
+                    parts = []
+        if position < end or parts:
+            yield Block.concat(parts) if parts else self.packing.empty(self.weighted)
 
     def _windows(self, generator: np.random.Generator | None, skip: int) -> Iterator[tuple[Block, np.ndarray]]:
         """Yields windows, each with the order of its rows that are not skipped."""
@@ -260,6 +337,7 @@ class Examples:
         for group in groups:
             with pq.ParquetFile(group.path, memory_map=True, pre_buffer=False) as file:
                 table = file.read_row_group(group.index, columns=columns, use_threads=False)
+            table = table.slice(group.first, group.rows)
             blocks.append(self.packing.pack(table, *self._weights))
         block = Block.concat(blocks)
         if len(groups) == len(self._groups):
@@ -274,6 +352,31 @@ def _row_groups(path: Path) -> list[_Group]:
         raise PlatformError(str(path), "is not a whole Parquet file", str(error), "run transform again") from error
     groups = (_Group(path, i, metadata.row_group(i).num_rows) for i in range(metadata.num_row_groups))
     return [group for group in groups if group.rows]
+
+
+def _between(groups: Sequence[_Group], start: int, stop: int) -> list[_Group]:
+    """Returns the row groups, cut where need be, that hold the rows from ``start`` to ``stop`` of all of them."""
+    found, first = [], 0
+    for group in groups:
+        begin, end = max(start - first, 0), min(stop - first, group.rows)
+        if begin < end:
+            found.append(replace(group, rows=end - begin, first=begin))
+        first += group.rows
+    return found
+
+
+def block_steps(batch_size: int, row_bytes: int) -> int:
+    """Returns the steps of a block."""
+    return max(1, min(BLOCK_ROWS, BLOCK_BYTES // row_bytes) // batch_size)
+
+
+def ahead(blocks: Iterator[Block]) -> Iterator[Block]:
+    """Yields the blocks, each of which is made while the caller has the one before it."""
+    with ThreadPoolExecutor(1, thread_name_prefix="blocks") as maker:
+        coming = maker.submit(next, blocks, None)
+        while (block := coming.result()) is not None:
+            coming = maker.submit(next, blocks, None)
+            yield block
 
 
 def summarize_labels(transformed: Path, described: TransformedFeatures) -> LabelSummary:

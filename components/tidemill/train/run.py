@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,29 @@ from tidemill.train.batches import Examples, Packing, summarize_labels
 from tidemill.train.checkpoints import Checkpoints, Progress
 from tidemill.train.coefficients import id_names, write_coefficients
 from tidemill.train.context import LabelSummary, TrainContext
+from tidemill.train.efficiency import Efficiency
 from tidemill.train.export import check_names, write_model
 from tidemill.train.heartbeats import Heart
 from tidemill.train.history import write_history
 from tidemill.train.models import blamed, build_model
+from tidemill.train.place import Place
+from tidemill.train.precision import computing_in
 from tidemill.train.preemption import Notice
-from tidemill.train.steps import Steps
+from tidemill.train.replicas import make_steps
+from tidemill.train.strategies import Distribution, distribute
 from tidemill.train.trainer import Trainer
 from tidemill.training import Training
 from tidemill.transform.features import TransformedFeatures
 from tidemill.transform.graph import load_transform
+
+_EFFICIENCY = (
+    "strategy",
+    "workers",
+    "replicas",
+    "batch_size",
+    "examples_per_second",
+    *(field.name for field in fields(Efficiency)),
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,12 @@ class TrainReport:
         train_loss: of the kept epoch.
         eval_loss: of the kept epoch.
         metrics: eval metrics of the kept epoch.
-        examples_per_second: over all training steps.
+        examples_per_second: over all training steps and workers, waiting for input included.
+        strategy: how steps were divided over devices and workers.
+        workers: processes that trained.
+        replicas: devices that trained, of all workers.
+        batch_size: examples per step, of all replicas.
+        step_ms: see :class:`tidemill.train.efficiency.Efficiency`, as all down to ``accelerator_utilisation``.
         train_s: seconds of training and its evaluation, over all tries.
         export_s: seconds of exporting.
         resumed_from_step: step of the checkpoint that this try began from.
@@ -68,6 +86,17 @@ class TrainReport:
     eval_loss: float
     metrics: dict[str, float | None]
     examples_per_second: float
+    strategy: str
+    workers: int
+    replicas: int
+    batch_size: int
+    step_ms: float
+    step_ms_p95: float
+    input_bound_share: float
+    peak_memory_mb: float
+    accelerators: tuple[str, ...]
+    accelerator_memory_mb: float | None
+    accelerator_utilisation: float | None
     train_s: float
     export_s: float
     resumed_from_step: int | None
@@ -91,6 +120,8 @@ def run(
 
     A killed run that is started again goes on from its newest checkpoint, and on CPU ends with the same weights.
 
+    Where TF_CONFIG names several workers, all of them call this with the same arguments; the chief writes.
+
     Args:
         bundle: the problem.
         transformed: Parquet per split.
@@ -104,7 +135,7 @@ def run(
         epochs: to pause after; called again with more, or none, it goes on from there.
 
     Raises:
-        ProblemError: if the hyperparameters are none that the training takes.
+        ProblemError: if the hyperparameters are none that the training takes, or the strategy doesn't fit the machine.
         UserCodeError: if the user's model can't be built or trained.
         DataError: if a split is empty, there is only one class, or an input isn't finite.
         UserError: if the loss stops being finite.
@@ -113,6 +144,7 @@ def run(
     transformed, transform_graph = Path(transformed), Path(transform_graph)
     opened = tuned(open_bundle(Path(bundle)), Path(hyperparameters) if hyperparameters else None)
     training = opened.problem.training
+    distribution = distribute(training.strategy, place := Place.read())
     described = TransformedFeatures.read(transform_graph)
     check_names(described.raw)
     lineage = {
@@ -125,20 +157,22 @@ def run(
     weights = class_weights(training, described, label)
     packing = Packing(described)
     scale = label.rows / label.weight_sum
-    train = Examples(transformed, "train", packing, weights, scale)
-    evaluation = Examples(transformed, "eval", packing, weights, scale)
-    if not evaluation.rows:
+    train = Examples(transformed, "train", packing, weights, scale, place)
+    evaluation = Examples(transformed, "eval", packing, weights, scale, place)
+    if not evaluation.total:
         raise DataError("eval split", "has no rows", remedy="give more data or a larger share to `split.eval`")
 
     keras.utils.set_random_seed(training.seed)
-    context = _context(training, described, label, Path(checkpoints))
-    trained = build_model(opened, context)
+    context = _context(training, described, label, Path(checkpoints), distribution)
+    with computing_in(training.precision):
+        trained = build_model(opened, context)
     reference = opened.problem.user_code.model
     with blamed(reference, opened.directory, "made a model that can't be trained"):
-        steps = Steps(trained, packing, context, train.weighted)
-    newest = Checkpoints(Path(checkpoints) / "train", _key(lineage), training.keep_checkpoints)
+        steps = make_steps(trained, packing, context, train.weighted, distribution)
+    key = _key(lineage, distribution, context)
+    newest = Checkpoints(Path(checkpoints) / "train", key, training.keep_checkpoints, place.chief)
     heart = heart or Heart()
-    trainer = Trainer(steps, train, evaluation, context, newest, heart, notice or Notice())
+    trainer = Trainer(steps, train, evaluation, context, newest, heart, notice or Notice(), place)
     with blamed(reference, opened.directory, "made a model that failed in training", tf.errors.InvalidArgumentError):
         progress = trainer.fit(epochs)
     heart.at("ending")
@@ -147,15 +181,19 @@ def run(
     with blamed(
         reference, opened.directory, "made a model that can't be exported", (AssertionError, TypeError, ValueError)
     ):
-        if model is not None:
+        if model is not None and place.chief:
             _export(Path(model), opened, trained, transform_graph, lineage)
     export_s = time.monotonic() - begun
-    with replaced_directory(Path(history)) as partial:
-        if _model_name(opened) == "linear":
-            names = id_names(opened.problem, described.features, transform_graph)
-            write_coefficients(partial, trained, context, train, names)
-        write_history(partial, _history(opened, context, progress, weights, trainer.resumed_from))
-    return _report(opened, trained, progress, export_s, trainer.resumed_from)
+    report = _report(opened, trained, progress, export_s, trainer, distribution, context)
+    if place.chief:
+        with replaced_directory(Path(history)) as partial:
+            if _model_name(opened) == "linear":
+                names = id_names(opened.problem, described.features, transform_graph)
+                whole = Examples(transformed, "train", packing, weights, scale)
+                write_coefficients(partial, trained, context, whole, names)
+            write_history(partial, _history(opened, context, progress, weights, report))
+    steps.agreed_text("")  # no worker leaves before the chief is done: whoever goes takes the others with it
+    return report
 
 
 def class_weights(training: Training, described: TransformedFeatures, label: LabelSummary) -> np.ndarray | None:
@@ -184,9 +222,14 @@ def class_weights(training: Training, described: TransformedFeatures, label: Lab
 
 
 def _context(
-    training: Training, described: TransformedFeatures, label: LabelSummary, checkpoints: Path
+    training: Training,
+    described: TransformedFeatures,
+    label: LabelSummary,
+    checkpoints: Path,
+    distribution: Distribution,
 ) -> TrainContext:
-    steps_per_epoch = math.ceil(label.rows / training.batch_size)
+    batch_size = distribution.batch_size(training.batch_size, training.per_replica_batch_size)
+    steps_per_epoch = math.ceil(label.rows / batch_size)
     max_steps = steps_per_epoch * training.max_epochs
     return TrainContext(
         task=described.task,
@@ -194,17 +237,19 @@ def _context(
         features=described.features,
         training=training,
         label=label,
-        strategy=tf.distribute.get_strategy(),
-        batch_size=training.batch_size,
+        strategy=distribution.strategy,
+        batch_size=batch_size,
         steps_per_epoch=steps_per_epoch,
         max_steps=min(max_steps, training.max_steps or max_steps),
         checkpoints=checkpoints,
     )
 
 
-def _key(lineage: dict[str, str]) -> str:
+def _key(lineage: dict[str, str], distribution: Distribution, context: TrainContext) -> str:
+    """Returns a digest of all that a position in the training depends on."""
     versions = {"tensorflow": tf.__version__, "keras": keras.__version__}
-    return hashlib.sha256(json.dumps({**lineage, **versions}, sort_keys=True).encode()).hexdigest()
+    division = {"workers": distribution.place.workers, "batch_size": context.batch_size}
+    return hashlib.sha256(json.dumps({**lineage, **versions, **division}, sort_keys=True).encode()).hexdigest()
 
 
 def _export(path: Path, bundle: Bundle, trained: keras.Model, transform_graph: Path, lineage: dict[str, str]) -> None:
@@ -213,7 +258,7 @@ def _export(path: Path, bundle: Bundle, trained: keras.Model, transform_graph: P
 
 
 def _history(
-    bundle: Bundle, context: TrainContext, progress: Progress, weights: np.ndarray | None, resumed_from: int | None
+    bundle: Bundle, context: TrainContext, progress: Progress, weights: np.ndarray | None, report: TrainReport
 ) -> dict[str, Any]:
     training = bundle.problem.training
     return {
@@ -229,7 +274,8 @@ def _history(
         "class_weights": None if weights is None else dict(zip(context.classes, weights.tolist(), strict=True)),
         "training": training.model_dump(mode="json"),
         "label": asdict(context.label),
-        "resumed_from_step": resumed_from,
+        "resumed_from_step": report.resumed_from_step,
+        "efficiency": {name: getattr(report, name) for name in _EFFICIENCY},
     }
 
 
@@ -242,7 +288,13 @@ def _kept_epoch(bundle: Bundle, progress: Progress) -> int:
 
 
 def _report(
-    bundle: Bundle, trained: keras.Model, progress: Progress, export_s: float, resumed_from: int | None
+    bundle: Bundle,
+    trained: keras.Model,
+    progress: Progress,
+    export_s: float,
+    trainer: Trainer,
+    distribution: Distribution,
+    context: TrainContext,
 ) -> TrainReport:
     kept = progress.history[_kept_epoch(bundle, progress) - 1]
     seconds = sum(record["seconds"] for record in progress.history)
@@ -258,8 +310,13 @@ def _report(
         eval_loss=kept["eval"]["loss"],
         metrics={name: value for name, value in kept["eval"].items() if name != "loss"},
         examples_per_second=examples / max(seconds, 1e-9),
+        strategy=distribution.name,
+        workers=distribution.place.workers,
+        replicas=distribution.replicas,
+        batch_size=context.batch_size,
+        **asdict(trainer.meter.efficiency()),
         train_s=progress.seconds,
         export_s=export_s,
-        resumed_from_step=resumed_from,
+        resumed_from_step=trainer.resumed_from,
         resumed=tuple(progress.resumed),
     )

@@ -9,19 +9,19 @@ import sys
 
 from tidemill.train.checkpoints import Checkpoints
 from tidemill.train.run import run
-from tidemill.train.steps import Steps
+from tidemill.train.steps import Steps, Taken
 
 
 def main() -> None:
     arguments = json.loads(sys.argv[1])
     left, train, save = int(sys.argv[2]), Steps.train, Checkpoints.save
 
-    def dying(self: Steps, block: object) -> float:
+    def dying(self: Steps, *arguments: object) -> Taken:
         nonlocal left
         left -= 1
         if left < 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        return train(self, block)
+        return train(self, *arguments)
 
     def whole(self: Checkpoints, *state: object) -> None:
         """Lets no kill come before a checkpoint is written: the step to go on from is what is tested."""

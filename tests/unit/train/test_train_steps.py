@@ -99,8 +99,8 @@ def test_a_block_takes_one_step_per_batch_and_the_last_batch_may_be_smaller():
     rng = np.random.default_rng(0)
     ids, labels = rng.integers(0, IDS, 20), rng.normal(size=20).astype(np.float32)
     whole, single = (embedding_steps(keras.optimizers.Adam(RATE), batch_size=8) for _ in range(2))
-    loss = whole.train(id_block(ids, labels))
-    losses = [single.train(id_block(ids[i : i + 8], labels[i : i + 8])) for i in (0, 8, 16)]
+    loss = whole.train(id_block(ids, labels)).loss
+    losses = [single.train(id_block(ids[i : i + 8], labels[i : i + 8])).loss for i in (0, 8, 16)]
     assert loss == pytest.approx(sum(losses))
     assert int(whole.model.optimizer.iterations) == 3
     np.testing.assert_array_equal(*(np.array(s.model.trainable_variables[0]) for s in (whole, single)))
@@ -128,7 +128,7 @@ def test_an_example_of_weight_two_counts_as_two():
     weighted = embedding_steps(keras.optimizers.Adam(RATE), 20, weighted=True)
     plain = embedding_steps(keras.optimizers.Adam(RATE), 10)
     block = dataclasses.replace(id_block(ids, labels), weight=np.repeat([2, 0], 10).astype(np.float32))
-    assert weighted.train(block) / 20 == pytest.approx(plain.train(id_block(ids[:10], labels[:10])) / 10)
+    assert weighted.train(block).loss / 20 == pytest.approx(plain.train(id_block(ids[:10], labels[:10])).loss / 10)
     np.testing.assert_allclose(*(np.array(s.model.trainable_variables[0]) for s in (weighted, plain)), rtol=1e-6)
     found, expected = weighted.evaluate([block]), plain.evaluate([id_block(ids[:10], labels[:10])])
     assert found == {name: pytest.approx(value) for name, value in expected.items()}
