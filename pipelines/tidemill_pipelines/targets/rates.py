@@ -6,62 +6,75 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from tidemill.costs import Prices
-from tidemill_pipelines.targets.config import Accelerator
+from tidemill.vertex.training import VertexTraining
+from tidemill_pipelines.targets.config import KubernetesTraining, TargetConfig
 from tidemill_pipelines.targets.machines import machine_size
 
 _UNITS: Final = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _GIB: Final = 2**30
 
 
-class Machine(Protocol):
-    """What a stage or a node of a training job runs on."""
+class _Accelerator(Protocol):
+    @property
+    def type(self) -> str: ...
 
     @property
-    def machine(self) -> str | None: ...
-
-    @property
-    def accelerator(self) -> Accelerator | None: ...
-
-    @property
-    def spot(self) -> bool | None: ...
-
-    @property
-    def cpu(self) -> str | None: ...
-
-    @property
-    def memory(self) -> str | None: ...
+    def count(self) -> int: ...
 
 
-def hourly_rate(of: Machine, prices: Prices) -> float | None:
-    """Returns the price of an hour on a machine, or None where the prices don't tell it."""
-    parts = [_machine_rate(of, prices)]
-    if of.accelerator is not None:
-        each = prices.accelerators.get(of.accelerator.type)
-        parts.append(None if each is None else each * of.accelerator.count)
-    total = total_of(parts)
-    return total * prices.spot if total is not None and of.spot else total
+def stage_rate(stage: str, target: TargetConfig, prices: Prices) -> float | None:
+    """Returns the price of an hour of a stage, with the nodes of its training job where it has one.
+
+    None where the prices don't tell it.
+    """
+    settings = target.stage(stage)
+    own = _rate(settings.machine, settings.cpu, settings.memory, settings.accelerator, bool(settings.spot), prices)
+    if stage != "train" or target.training is None:
+        return own
+    return _total([own, _job_rate(target.training, prices)])
 
 
-def job_rate(of: Machine, workers: int, prices: Prices) -> float | None:
-    """Returns the price of an hour of a training job's nodes."""
-    each = hourly_rate(of, prices)
-    return None if each is None else each * workers
+def _job_rate(job: VertexTraining | KubernetesTraining, prices: Prices) -> float | None:
+    if isinstance(job, KubernetesTraining):
+        each = _rate(job.machine, job.cpu, job.memory, job.accelerator, job.spot, prices)
+        return None if each is None else each * job.workers
+    spot = job.strategy == "spot"
+    parts = [_rate(job.machine, None, None, job.accelerator, spot, prices)] * job.workers
+    if server := job.reduction_server:
+        parts += [_rate(server.machine, None, None, None, spot, prices)] * server.replicas
+    return _total(parts)
 
 
-def total_of(parts: Sequence[float | None]) -> float | None:
+def _rate(
+    machine: str | None,
+    cpu: str | None,
+    memory: str | None,
+    accelerator: _Accelerator | None,
+    spot: bool,
+    prices: Prices,
+) -> float | None:
+    parts = [_machine_rate(machine, cpu, memory, prices)]
+    if accelerator is not None:
+        each = prices.accelerators.get(accelerator.type)
+        parts.append(None if each is None else each * accelerator.count)
+    total = _total(parts)
+    return total * prices.spot if total is not None and spot else total
+
+
+def _total(parts: Sequence[float | None]) -> float | None:
     """Returns the sum of prices, or None if one of them is missing."""
     known = [part for part in parts if part is not None]
     return sum(known) if len(known) == len(parts) else None
 
 
-def _machine_rate(of: Machine, prices: Prices) -> float | None:
-    if of.machine is not None and of.machine in prices.machines:
-        return prices.machines[of.machine]
-    size = machine_size(of.machine) if of.machine is not None else None
+def _machine_rate(machine: str | None, cpu: str | None, memory: str | None, prices: Prices) -> float | None:
+    if machine is not None and machine in prices.machines:
+        return prices.machines[machine]
+    size = machine_size(machine) if machine is not None else None
     if size is not None:
         cores, gib = float(size[0]), size[1] * 1e9 / _GIB
-    elif of.cpu is not None and of.memory is not None:
-        cores, gib = _amount(of.cpu), _amount(of.memory) / _GIB
+    elif cpu is not None and memory is not None:
+        cores, gib = _amount(cpu), _amount(memory) / _GIB
     else:
         return None
     priced = prices.cpu_hour > 0 or prices.gib_hour > 0

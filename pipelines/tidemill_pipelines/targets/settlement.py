@@ -18,7 +18,7 @@ from tidemill.report.conclusion import PLAN_VARIABLE
 from tidemill.trainjob.workflow import WORKFLOW_VARIABLE
 from tidemill_pipelines.targets.config import StageSettings, TargetConfig
 from tidemill_pipelines.targets.machines import machine_size
-from tidemill_pipelines.targets.rates import hourly_rate
+from tidemill_pipelines.targets.rates import stage_rate
 
 USER: Final = 65532
 """The uid of our images."""
@@ -78,7 +78,7 @@ class Settlement:
             self._on_kubernetes(task, settings, by_job=stage == "train" and self.target.training is not None)
 
     def _tariff(self, stages: Mapping[str, str], prices: Prices) -> Tariff:
-        hourly = {name: hourly_rate(self.target.stage(component), prices) for name, component in stages.items()}
+        hourly = {name: stage_rate(component, self.target, prices) for name, component in stages.items()}
         return Tariff(prices.currency, prices.cpu_hour, prices.gib_hour, hourly)
 
     def _on_kubernetes(self, task: Any, settings: StageSettings, by_job: bool) -> None:

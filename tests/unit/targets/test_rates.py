@@ -10,8 +10,8 @@ import yaml
 
 from tidemill.costs import Prices
 from tidemill_pipelines.targets.compilation import compile_package
-from tidemill_pipelines.targets.config import Accelerator, StageSettings, parse_target
-from tidemill_pipelines.targets.rates import hourly_rate
+from tidemill_pipelines.targets.config import Accelerator, StageSettings, TargetConfig, parse_target
+from tidemill_pipelines.targets.rates import stage_rate
 
 PIPELINES = Path(__file__).parents[3] / "pipelines"
 PRICES = Prices(
@@ -37,11 +37,36 @@ PRICES = Prices(
     ],
 )
 def test_a_rate_is_of_the_machine_or_of_its_parts(settings: StageSettings, rate: float | None) -> None:
-    assert hourly_rate(settings, PRICES) == (None if rate is None else pytest.approx(rate))
+    target = TargetConfig(kind="kubernetes", stages={"train": settings})
+    assert stage_rate("train", target, PRICES) == (None if rate is None else pytest.approx(rate))
 
 
 def test_without_a_price_of_processors_a_size_has_no_rate() -> None:
-    assert hourly_rate(StageSettings(cpu="2", memory="4Gi"), Prices()) is None
+    target = TargetConfig(kind="kubernetes", defaults=StageSettings(cpu="2", memory="4Gi"))
+    assert stage_rate("train", target, Prices()) is None
+
+
+TASK = "stages: {train: {cpu: 1, memory: 1Gi}}\n"
+JOBS = {
+    "kubernetes": ("{kind: kubernetes, workers: 3, cpu: 4, memory: 8Gi, spot: true}", 3 * 0.4 * (4 * 0.03 + 8 * 0.004)),
+    "vertex": (
+        "{kind: vertex, workers: 2, machine: n1-standard-8, accelerator: {type: NVIDIA_TESLA_T4, count: 2}}",
+        2 * (8 * 0.03 + 30e9 / 2**30 * 0.004 + 2 * 0.35),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", JOBS)
+def test_training_on_machines_of_its_own_costs_them_and_the_task_that_watches(kind: str) -> None:
+    job, rate = JOBS[kind]
+    target = parse_target(f"kind: {kind}\n{TASK}training: {job}\n", "target.yaml")
+    assert stage_rate("train", target, PRICES) == pytest.approx(0.03 + 0.004 + rate)
+    assert stage_rate("evaluate", target, PRICES) is None
+
+
+def test_a_job_on_a_machine_without_a_price_has_no_rate() -> None:
+    target = parse_target(f"kind: vertex\n{TASK}training: {{kind: vertex, machine: ct5lp-hightpu-4t}}\n", "target.yaml")
+    assert stage_rate("train", target, PRICES) is None
 
 
 def test_the_report_of_a_compiled_pipeline_is_told_the_rates() -> None:
