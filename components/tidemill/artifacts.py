@@ -13,6 +13,8 @@ evaluation                ``metrics.json``, ``metrics.parquet``, TFMA's result f
 predictions               ``part-*.parquet``: the raw test rows' predictions, in their order
 blessing                  ``blessing.json`` (evidence)
 rehearsal                 ``rehearsal.json`` (evidence)
+compressed                ``<variant>/``: ``model.tflite``, ``model.onnx`` or a model artefact; ``manifest.json``
+compression               ``compression.json`` (evidence)
 ========================  =========================================================================
 """
 

@@ -64,11 +64,11 @@ class Decision:
 
 
 # The evidence artefacts that a gate can judge, by the one file that each of them holds.
-EVIDENCE_FILES = ("anomalies.json", "blessing.json", "rehearsal.json")
+EVIDENCE_FILES = ("anomalies.json", "blessing.json", "rehearsal.json", "compression.json")
 
 
 def read_decision(evidence: Path) -> Decision:
-    """Reads the decision out of an evidence artefact (anomalies, blessing or rehearsal).
+    """Reads the decision out of an evidence artefact (anomalies, blessing, rehearsal or compression).
 
     Raises:
         FileNotFoundError: if the artefact holds none of ``EVIDENCE_FILES``.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tidemill.artifacts import MODEL_MANIFEST, NETWORK, SAVED_MODEL, ModelManifest
+from tidemill.artifacts import MANIFEST, MODEL_MANIFEST, NETWORK, SAVED_MODEL, ModelManifest
 from tidemill.bundle import Bundle, open_bundle
 from tidemill.decisions import Decision, read_decision
 from tidemill.errors import DataError, GateRefused
@@ -34,6 +34,8 @@ class Evidence:
         blessing: kept: the model gate's evidence.
         rehearsal: kept: the serving gate's evidence, with a sample row.
         evaluation: kept: metrics per slice.
+        compressed: kept: smaller forms of the model, if there are any.
+        compression: kept with them: their gate's evidence.
     """
 
     bundle: Path
@@ -44,6 +46,8 @@ class Evidence:
     blessing: Path
     rehearsal: Path
     evaluation: Path
+    compressed: Path | None = None
+    compression: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,9 @@ class Registration:
     def kept(self) -> dict[str, Path]:
         """What is kept with the version, by name."""
         names = ("statistics", "schema", "evaluation", "blessing", "rehearsal")
-        return {name: getattr(self.evidence, name) for name in names}
+        optional = {"compressed": self.evidence.compressed, "compression": self.evidence.compression}
+        given = {name: path for name, path in optional.items() if path is not None}
+        return {**{name: getattr(self.evidence, name) for name in names}, **given}
 
     def fill(self, extra: Path, version: int | None = None) -> None:
         """Writes what is kept with a version into a directory.
@@ -71,6 +77,9 @@ class Registration:
         """
         for name, source in self.kept.items():
             shutil.copytree(source, extra / name)
+        if self.evidence.compressed is not None:
+            for variant in _refused_variants(self.evidence.compressed):
+                shutil.rmtree(extra / "compressed" / variant)
         if (self.evidence.model / NETWORK).is_dir():  # what trains on from the champion begins with its weights
             shutil.copytree(self.evidence.model / NETWORK, extra / NETWORK)
         shutil.copy2(self.evidence.rehearsal / SAMPLE, extra / SAMPLE)
@@ -81,14 +90,14 @@ class Registration:
 
 
 def admit(evidence: Evidence, run_id: str, origin: Origin) -> Registration:
-    """Holds a model to what a registry asks: it is whole, and both gates passed it.
+    """Holds a model to what a registry asks: it is whole, and its gates passed it.
 
     Args:
         run_id: the run that made the model.
         origin: what the code that made it was made from.
 
     Raises:
-        GateRefused: if blessing or rehearsal did not pass, or were made for another model.
+        GateRefused: if blessing, rehearsal or compression did not pass, or were made for another model.
         DataError: if the model isn't what its manifest says.
     """
     manifest = ModelManifest.read(evidence.model)
@@ -98,7 +107,15 @@ def admit(evidence: Evidence, run_id: str, origin: Origin) -> Registration:
         "blessing": _passed("blessing", evidence.blessing, manifest.digest),
         "rehearsal": _passed("rehearsal", evidence.rehearsal, manifest.digest),
     }
+    if evidence.compression is not None:
+        decisions["compression"] = _passed("compression", evidence.compression, manifest.digest)
     return Registration(manifest, open_bundle(evidence.bundle), evidence, decisions, run_id, origin)
+
+
+def _refused_variants(compressed: Path) -> list[str]:
+    """Returns the variants that broke a limit without being required: their figures are kept, they are not."""
+    models = json.loads((compressed / MANIFEST).read_text(encoding="utf-8"))["models"]
+    return [name for name, model in models.items() if not model.get("passed", True)]
 
 
 def _passed(name: str, evidence: Path, digest: str) -> Decision:

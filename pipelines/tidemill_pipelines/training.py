@@ -4,6 +4,7 @@ from typing import Any
 
 from kfp import dsl
 
+from tidemill.compress.component import compress
 from tidemill.evaluate.component import evaluate
 from tidemill.gate.component import gate
 from tidemill.ingest.component import ingest, locate
@@ -82,10 +83,21 @@ def training_pipeline(release: Release, choices: Choices) -> Any:
                 **({"workers": workers} if takes(release.train, "workers") else {}),
                 **release.extra(release.train),
             )
+            model, smaller = trained.outputs["model"], None
+            if choices.compresses:
+                smaller = compress(
+                    bundle=bundle,
+                    examples=examples,
+                    transformed=transformed.outputs["transformed"],
+                    transform_graph=transformed.outputs["transform_graph"],
+                    model=model,
+                    champion=champion.outputs["champion"],
+                )
+                model = smaller.outputs["released"] if choices.releases_variant else model
             evaluated = evaluate(
                 bundle=bundle,
                 examples=examples,
-                model=trained.outputs["model"],
+                model=model,
                 champion=champion.outputs["champion"],
                 beam_runner=beam_runner,
                 beam_flags=beam_flags,
@@ -94,22 +106,27 @@ def training_pipeline(release: Release, choices: Choices) -> Any:
             rehearsed = rehearse(
                 bundle=bundle,
                 examples=examples,
-                model=trained.outputs["model"],
+                model=model,
                 predictions=evaluated.outputs["predictions"],
             ).after(model_gate)
             serving_gate = gate(evidence=rehearsed.output).set_display_name("serving-gate")
+            gates, kept = [serving_gate], {}
+            if smaller:
+                kept = {name: smaller.outputs[name] for name in ("compressed", "compression")}
+                gates.append(gate(evidence=kept["compression"]).set_display_name("compression-gate"))
             registered = release.register(
                 bundle=bundle,
                 examples=examples,
                 statistics=validated.outputs["statistics"],
                 schema=validated.outputs["schema"],
-                model=trained.outputs["model"],
+                model=model,
                 blessing=evaluated.outputs["blessing"],
                 rehearsal=rehearsed.output,
                 evaluation=evaluated.outputs["evaluation"],
                 registry=registry,
+                **kept,
                 **release.extra(release.register),
-            ).after(serving_gate)
+            ).after(*gates)
             registered.set_caching_options(False)
             deployed = release.deploy(
                 registered=registered.outputs["registered"],

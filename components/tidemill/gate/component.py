@@ -12,7 +12,7 @@ def gate(evidence: dsl.Input[dsl.Artifact]):
     It is a task of its own so that the evidence, an output of a task that succeeded, can always be looked at.
 
     Args:
-        evidence: anomalies, blessing or rehearsal.
+        evidence: anomalies, blessing, rehearsal or compression.
     """
     from tidemill.stage import Stage
 

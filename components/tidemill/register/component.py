@@ -41,6 +41,8 @@ def register(
     evaluation: dsl.Input[dsl.Artifact],
     registry: str,
     registered: dsl.Output[dsl.Model],
+    compressed: dsl.Input[dsl.Artifact] = None,  # type: ignore[assignment]  # KFP's notation
+    compression: dsl.Input[dsl.Artifact] = None,  # type: ignore[assignment]
 ):
     """Gives the model a version and the alias `challenger`, with its lineage. The same model keeps its version.
 
@@ -55,6 +57,8 @@ def register(
         evaluation: kept with the version.
         registry: root of the registry.
         registered: `registered.json` with name, version and path in the registry.
+        compressed: kept with the version: smaller forms of the model.
+        compression: must have passed, where there is any.
     """
     from tidemill.stage import Stage
 
@@ -76,5 +80,7 @@ def register(
                 stage.run_dir.name,
                 registered.path,
                 stage.origin,
+                compressed.path if compressed else None,
+                compression.path if compression else None,
             )
         )

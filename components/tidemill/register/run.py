@@ -67,6 +67,8 @@ def run(
     run_id: str,
     registered: str | Path,
     origin: Origin,
+    compressed: str | Path | None = None,
+    compression: str | Path | None = None,
 ) -> RegisterReport:
     """Registers a model as the challenger, with its lineage and the evidence for it.
 
@@ -83,13 +85,17 @@ def run(
         run_id: the run that made the model.
         registered: directory that ``registered.json`` is written to.
         origin: what the code that made the model was made from.
+        compressed: smaller forms of the model, kept with the version.
+        compression: the compression gate's evidence.
 
     Raises:
-        GateRefused: if blessing or rehearsal did not pass, or were made for another model.
+        GateRefused: if blessing, rehearsal or compression did not pass, or were made for another model.
         DataError: if the model isn't what its manifest says.
     """
     evidence = Evidence(
         *map(Path, (bundle, examples, statistics, schema, model, blessing, rehearsal, evaluation)),
+        compressed=Path(compressed) if compressed else None,
+        compression=Path(compression) if compression else None,
     )
     admitted = admit(evidence, run_id, origin)
     manifest = admitted.manifest

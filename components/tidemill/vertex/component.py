@@ -82,6 +82,8 @@ def register(
     registry: str,
     settings: dict,
     registered: dsl.Output[dsl.Model],
+    compressed: dsl.Input[dsl.Artifact] = None,  # type: ignore[assignment]  # KFP's notation
+    compression: dsl.Input[dsl.Artifact] = None,  # type: ignore[assignment]
 ):
     """Uploads the model to Model Registry as the challenger, with its lineage. The same model keeps its version.
 
@@ -97,6 +99,8 @@ def register(
         registry: `projects/<project>/locations/<region>` of Model Registry.
         settings: of the target: where models are kept, the serving image, labels and key.
         registered: `registered.json` with name, version, address in Cloud Storage and resource name.
+        compressed: kept with the version: smaller forms of the model.
+        compression: must have passed, where there is any.
     """
     from tidemill.stage import Stage
 
@@ -108,7 +112,9 @@ def register(
 
         stage.begin()
         artifacts = (bundle, examples, statistics, schema, model, blessing, rehearsal, evaluation)
-        evidence = Evidence(*[Path(artifact.path) for artifact in artifacts])
+        smaller = {"compressed": compressed, "compression": compression}
+        given = {name: Path(artifact.path) for name, artifact in smaller.items() if artifact}
+        evidence = Evidence(*[Path(artifact.path) for artifact in artifacts], **given)
         stage.report(register(evidence, registry, settings, registered.path, stage.run_dir.name, stage.origin))
 
 

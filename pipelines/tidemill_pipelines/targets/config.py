@@ -29,6 +29,7 @@ STAGES: Final = (
     "gate",
     "transform",
     "train",
+    "compress",
     "evaluate",
     "rehearse",
     "register",

@@ -18,6 +18,7 @@ WORK = Path(sys.argv[1])
 ROWS = 2000
 # What the gates decide is not what an image is tried for.
 QUICK = {"gates": "{data: {min_rows: 100}, serving: {rows: 16, p99_ms: 10000}}", "training.max_epochs": "1"}
+QUICK["compression"] = "{variants: {mobile: {kind: litert, quantization: int8}, edge: {kind: onnx}}}"
 
 
 def bundle(view: str) -> Path:
@@ -65,7 +66,7 @@ def validate() -> Any:
 def gate() -> Any:
     from tidemill.gate.run import run
 
-    return [run(WORK / evidence) for evidence in ("anomalies", "blessing", "rehearsal")]
+    return [run(WORK / evidence) for evidence in ("anomalies", "blessing", "rehearsal", "compression")]
 
 
 def transform() -> Any:
@@ -80,6 +81,14 @@ def train() -> Any:
 
     paths = (WORK / name for name in ("transformed", "transform_graph", "model", "history", "checkpoints"))
     return run(bundle("model"), *paths)
+
+
+def compress() -> Any:
+    from tidemill.compress.run import run
+
+    inputs = ("examples", "transformed", "transform_graph", "model", "champion")
+    outputs = ("compressed", "compression", "released", "compress_checkpoints")
+    return run(bundle("whole"), *(WORK / name for name in (*inputs, *outputs)))
 
 
 def evaluate() -> Any:
@@ -136,8 +145,8 @@ def report() -> Any:
 
 
 STAGES: tuple[Callable[[], Any], ...] = (
-    *(prepare, find_champion, locate, ingest, validate, transform, train, evaluate, rehearse, gate, register, deploy),
-    report,
+    *(prepare, find_champion, locate, ingest, validate, transform, train, compress, evaluate, rehearse, gate),
+    *(register, deploy, report),
 )
 
 if __name__ == "__main__":
