@@ -114,7 +114,7 @@ class Training(Strict):
     checkpoint_every_steps: int = Field(default=500, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
     hang_timeout_s: int = Field(
-        default=600, ge=1, description="A worker that takes no step for so long is told by name, and all start again."
+        default=600, ge=10, description="A worker that takes no step for so long is told by name, and all start again."
     )
     seed: int = Field(default=0, ge=0)
 

@@ -165,9 +165,10 @@ class Watch:
                 seen.progressed = now
             seen.beat = beat
         working = [seen for seen in self._seen if seen.beat.phase != "ended"]
-        late = [seen for seen in working if now - seen.progressed >= self._timeout_s]
-        if not late:
+        if all(now - seen.progressed < self._timeout_s for seen in working):
             return None
+        # Those that wait for one another stop about together, and who hangs need not have been the first.
+        late = [seen for seen in working if now - seen.progressed >= self._timeout_s / 2]
         silent = [seen for seen in late if now - seen.counted >= min(self._timeout_s, 3 * INTERVAL_S)]
         apart = [seen for seen in late if seen.beat.phase != "step"]
         behind = [seen for seen in late if seen.beat.step == min(other.beat.step for other in late)]

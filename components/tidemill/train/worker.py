@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 given.shared / CHECKPOINTS,
                 heart=heart,
                 notice=notice,
+                hyperparameters=given.hyperparameters,
             )
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
             # What is left of a collective operation when another worker has gone.
