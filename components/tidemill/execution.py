@@ -25,6 +25,7 @@ from tidemill.runs import Artifact, TaskRecord
 RUNS_VARIABLE: Final = "TIDEMILL_RUNS"
 RUN_VARIABLE: Final = "TIDEMILL_RUN_ID"
 TASK_VARIABLE: Final = "TIDEMILL_TASK"
+LOOPED_VARIABLE: Final = "TIDEMILL_LOOPED"
 IMAGE_VARIABLE: Final = "TIDEMILL_IMAGE"
 _MOUNTS: Final = {"gs://": "/gcs/", "s3://": "/s3/", "minio://": "/minio/"}
 """Where KFP's runtime lays artefacts, by the scheme of their address."""
@@ -42,6 +43,7 @@ class Execution:
         inputs: uri by name of input artefact.
         outputs: uri by name of output artefact.
         started: aware.
+        iteration_of: the task of the pipeline, where ``task`` is one of several runs of it.
     """
 
     run_dir: Path
@@ -51,6 +53,7 @@ class Execution:
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    iteration_of: str | None = None
 
     def begin(self) -> None:
         """Records that the task began: a process that is killed can't say so later."""
@@ -90,6 +93,7 @@ class Execution:
     def _record(self) -> TaskRecord:
         return TaskRecord(
             name=self.task,
+            iteration_of=self.iteration_of,
             environment=environment_of(self.image),
             status="running",
             started=self.started.isoformat(),
@@ -136,11 +140,14 @@ def this_execution(arguments: Sequence[str], environment: Mapping[str, str]) -> 
     if not run:
         raise PlatformError(environment[TASK_VARIABLE], f"needs the run's id in {RUN_VARIABLE}", "an empty one")
     inputs = given.get("inputs", {})
+    task, parameters = environment[TASK_VARIABLE], inputs.get("parameterValues", {})
+    looped = LOOPED_VARIABLE in environment
     return Execution(
         run_dir=Path(environment[RUNS_VARIABLE]) / run,
-        task=environment[TASK_VARIABLE],
+        task=iteration(task, parameters) if looped else task,
+        iteration_of=task if looped else None,
         image=environment[IMAGE_VARIABLE],
-        parameters=inputs.get("parameterValues", {}),
+        parameters=parameters,
         inputs=_uris(inputs.get("artifacts", {})),
         outputs=_uris(given["outputs"].get("artifacts", {})),
     )
@@ -160,6 +167,14 @@ def begun(arguments: Sequence[str], environment: Mapping[str, str]) -> Execution
             remedy = f"the store must be writable for uid {os.getuid()}"
             raise PlatformError(str(execution.run_dir), "can't be written to", str(error), remedy) from error
     return execution
+
+
+def iteration(task: str, parameters: Mapping[str, Any]) -> str:
+    """Returns the name of one execution of a task that is run once for each item of a list.
+
+    What such a task takes from the list is its parameter ``item``: JSON with a ``key`` that no other item has.
+    """
+    return f"{task}-{json.loads(parameters['item'])['key']}"
 
 
 def maker(runs: Path, uri: str) -> TaskRecord | None:
@@ -183,7 +198,11 @@ def _made(runs: Path, uri: str) -> Path:
 
 
 def _uris(artifacts: Mapping[str, Any]) -> dict[str, str]:
-    return {name: a["artifacts"][0]["uri"] for name, a in artifacts.items() if a.get("artifacts")}
+    return {
+        f"{name}.{i}" if i else name: artifact["uri"]
+        for name, given in artifacts.items()
+        for i, artifact in enumerate(given.get("artifacts", ()))
+    }
 
 
 def _large(directory: str, names: list[str]) -> set[str]:

@@ -49,6 +49,7 @@ class TaskRecord:
     """One execution, or reuse, of a component.
 
     Attributes:
+        iteration_of: the task of the pipeline that is run once for each item of a list, if this is one of those runs.
         wall_s: seconds from when the task was due to when it had ended.
         import_s: seconds that its process took to start and import. A target may do so while an earlier task
             still works, so this is not a part of ``wall_s``.
@@ -79,6 +80,7 @@ class TaskRecord:
     outputs: Mapping[str, Artifact] = field(default_factory=dict)
     summary: Mapping[str, Any] = field(default_factory=dict)
     error: Mapping[str, Any] | None = None
+    iteration_of: str | None = None
 
     def write(self, run_dir: Path) -> None:
         write_json(run_dir / "tasks" / f"{self.name}.json", asdict(self))

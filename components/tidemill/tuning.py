@@ -275,7 +275,9 @@ def _field(path: str) -> FieldInfo | None:
         if model is None or key not in model.model_fields:
             return None
         found = model.model_fields[key]
-        model = found.annotation if isinstance(found.annotation, type) and issubclass(found.annotation, BaseModel) else None
+        model = (
+            found.annotation if isinstance(found.annotation, type) and issubclass(found.annotation, BaseModel) else None
+        )
     return found
 
 

@@ -81,8 +81,8 @@ def components() -> Iterator[tuple[str, BaseComponent]]:
 
 
 def entries() -> list[Entry]:
-    """Returns all components in the order in which training runs them; what releases elsewhere comes last."""
-    order = {name: i for i, name in enumerate(_execution_order(load_pipeline("training").pipeline_spec))}
+    """Returns all components in the order in which tuning runs them; what releases elsewhere comes last."""
+    order = {name: i for i, name in enumerate(_execution_order(load_pipeline("tuning").pipeline_spec))}
     found = [_entry(stage, component) for stage, component in components()]
     elsewhere = {entry: entry.stage if entry.stage in _ELSEWHERE else "" for entry in found}
     return sorted(found, key=lambda entry: (elsewhere[entry], order.get(entry.name, len(order)), entry.name))

@@ -1,5 +1,6 @@
 """The training pipeline: from a table to an answering endpoint."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kfp import dsl
@@ -18,11 +19,22 @@ from tidemill_pipelines.release import Release, takes
 
 def training_pipeline(release: Release, choices: Choices) -> Any:
     """Returns the pipeline that releases a model by way of ``release``; all else is the same on every target."""
+    description = "Ingest, validate, transform, train, evaluate, rehearse, register, deploy."
+    return composed("training", description, release, choices, lambda **_: {})
 
-    @dsl.pipeline(
-        name="training", description="Ingest, validate, transform, train, evaluate, rehearse, register, deploy."
-    )
-    def training(
+
+def composed(
+    name: str, description: str, release: Release, choices: Choices, found: Callable[..., Mapping[str, Any]]
+) -> Any:
+    """Returns the pipeline with what a tuning puts between transform and train.
+
+    Args:
+        found: makes tasks of the bundles ``whole`` and ``shape``, ``examples`` and the task ``transformed``; returns
+            what ``train`` takes of them.
+    """
+
+    @dsl.pipeline(name=name, description=description)
+    def pipeline(
         data_bundle: str,
         feature_bundle: str,
         model_bundle: str,
@@ -80,6 +92,7 @@ def training_pipeline(release: Release, choices: Choices) -> Any:
                 transformed=transformed.outputs["transformed"],
                 transform_graph=transformed.outputs["transform_graph"],
                 **({"champion": champion.outputs["champion"]} if choices.from_champion else {}),
+                **found(whole=bundle, shape=shape, examples=examples, transformed=transformed),
                 **({"workers": workers} if takes(release.train, "workers") else {}),
                 **release.extra(release.train),
             )
@@ -136,4 +149,4 @@ def training_pipeline(release: Release, choices: Choices) -> Any:
             )
             deployed.set_caching_options(False)
 
-    return training
+    return pipeline

@@ -19,6 +19,8 @@ import pytest
 import yaml
 from kfp import compiler
 
+from tidemill.problem import load_problem
+from tidemill_pipelines.choices import Choices
 from tidemill_pipelines.pipelines import PIPELINES, load_pipeline
 from tidemill_pipelines.targets.compilation import ImagesFile, compile_package
 from tidemill_pipelines.targets.config import KINDS, load_target
@@ -42,7 +44,8 @@ def compiled(pipeline: str, target: str) -> str:
     if target == "local":
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / "ir.yaml"
-            compiler.Compiler().compile(load_pipeline(pipeline), str(path))
+            choices = Choices.of(load_problem(LENDING))
+            compiler.Compiler().compile(load_pipeline(pipeline, choices=choices), str(path))
             return path.read_text()
     config = load_target(str(ROOT / "pipelines" / "targets" / f"{target}.yaml"))
     source = "gs://example-bucket/{{ schedule.time | date('%Y-%m-%d') }}.csv"

@@ -48,7 +48,8 @@ class Toy:
             observe=lambda record: self.seen.append((record.name, record.status)),
         )
         try:
-            execute(self.compiled, {"text": text}, run_dir / "artifacts", run_dir / "logs" / "kfp.log", executor)
+            log = run_dir / "logs" / "kfp.log"
+            execute(self.compiled, {"text": text}, run_dir / "artifacts", log, executor, executor.stop)
         finally:
             processes.close()
         return {task.name: task for task in read_tasks(run_dir)}

@@ -120,7 +120,7 @@ def _edges(
 ) -> Mapping[str, Sequence[str]]:
     """The compiled pipeline's edges; without it the order of the stages stands in."""
     pipeline = run_dir / "pipeline.yaml"
-    names = [task.name for task in tasks]
+    names = [task.iteration_of or task.name for task in tasks]
     if pipeline.is_file():
         try:
             edges = edges_of(next(yaml.load_all(pipeline.read_text(encoding="utf-8"), _YAML_LOADER)))

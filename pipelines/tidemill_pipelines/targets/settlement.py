@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from kfp import kubernetes
 from kfp.dsl import pipeline_context
+from kfp.dsl.for_loop import LoopParameterArgument
 
 from tidemill.costs import Prices, Tariff
-from tidemill.execution import IMAGE_VARIABLE, RUN_VARIABLE, RUNS_VARIABLE, TASK_VARIABLE
+from tidemill.execution import IMAGE_VARIABLE, LOOPED_VARIABLE, RUN_VARIABLE, RUNS_VARIABLE, TASK_VARIABLE
 from tidemill.images import TENSORFLOW
 from tidemill.report.conclusion import PLAN_VARIABLE
 from tidemill.trainjob.workflow import WORKFLOW_VARIABLE
@@ -56,6 +57,8 @@ class Settlement:
         task.set_env_variable(RUNS_VARIABLE, self.runs)
         task.set_env_variable(TASK_VARIABLE, shown_name(task))
         task.set_env_variable(IMAGE_VARIABLE, task.container_spec.image)
+        if any(isinstance(given, LoopParameterArgument) for given in task.inputs.values()):
+            task.set_env_variable(LOOPED_VARIABLE, "1")
         if stage == "report":
             plan: dict[str, Any] = {
                 "problem": self.problem,

@@ -6,15 +6,16 @@ import contextlib
 import json
 import shutil
 import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tidemill.images import environment_of
-from tidemill.runs import Artifact, TaskRecord
+from tidemill.runs import Artifact, TaskRecord, TaskStatus
 from tidemill.stage import RECORD_VARIABLE, SCRATCH_VARIABLE
 from tidemill_pipelines.targets.local.cache import Cache, Entry, code_digest, digest, explain_miss, key
 from tidemill_pipelines.targets.local.ir import Call, Task
@@ -23,9 +24,11 @@ from tidemill_pipelines.targets.local.processes import Processes
 AHEAD = 2
 """How many tasks ahead a process is started. Each holds its imports in memory (up to 0.6 GB) while it waits."""
 
+_STATUSES: Mapping[int, TaskStatus] = {0: "succeeded", 130: "interrupted"}
+
 
 class TaskExecutor:
-    """Executes the tasks of one run, in the order of ``tasks``.
+    """Executes the tasks of one run, in the order of ``tasks``; those of a loop several at a time.
 
     Args:
         run_dir: where the records and logs go.
@@ -47,6 +50,11 @@ class TaskExecutor:
         self._run_dir, self._tasks, self._cache, self._processes = run_dir, tuple(tasks), cache, processes
         self._scratch, self._earlier, self._observe = scratch, earlier, observe
         self._digests: dict[str, str] = {}
+        self._telling = threading.Lock()
+
+    def stop(self) -> None:
+        """Makes the tasks that are being run end."""
+        self._processes.stop()
 
     def __call__(self, call: Call) -> bool:
         """Runs or reuses one task, records it, and returns whether it succeeded."""
@@ -55,8 +63,7 @@ class TaskExecutor:
         with self._cache.alone(record.cache_key) if record.cache_key else contextlib.nullcontext():
             done = self._reuse_or_execute(call, record, started)
         done = replace(done, wall_s=time.monotonic() - started)
-        done.write(self._run_dir)
-        self._observe(done)
+        self._tell(done)
         return done.exit_code == 0
 
     def _reuse_or_execute(self, call: Call, record: TaskRecord, started: float) -> TaskRecord:
@@ -67,14 +74,15 @@ class TaskExecutor:
             reason = f"code, parameters and the content of all inputs are the same as in run {entry.run}"
             done = replace(record, status="cached", exit_code=0, cache_reason=reason, reused_from=entry.run)
             return replace(done, outputs=self._outputs(call), summary=entry.summary)
-        self._warm(call.task)
+        self._warm(call)
         return self._execute(call, record, started)
 
     def _begin(self, call: Call) -> TaskRecord:
         code = code_digest(call.task.image, call.task.command)
         inputs = {name: Artifact(uri, self._digest(uri)) for name, uri in call.inputs.items()}
         record = TaskRecord(
-            name=call.task.name,
+            name=call.name,
+            iteration_of=call.task.name if call.task.looped else None,
             environment=environment_of(call.task.image),
             status="running",
             started=datetime.now(UTC).isoformat(),
@@ -85,14 +93,20 @@ class TaskExecutor:
         )
         reason = explain_miss(record, self._earlier(record.name)) if call.task.cached else "this task is never reused"
         record = replace(record, cache_reason=reason)
-        record.write(self._run_dir)
-        self._observe(record)
+        self._tell(record)
         return record
 
-    def _warm(self, task: Task) -> None:
-        position = self._tasks.index(task)
-        for ahead in self._tasks[position : position + 1 + AHEAD]:
-            self._processes.warm(ahead.name, ahead.image, ahead.command)
+    def _tell(self, record: TaskRecord) -> None:
+        record.write(self._run_dir)
+        with self._telling:
+            self._observe(record)
+
+    def _warm(self, call: Call) -> None:
+        self._processes.warm(call.name, call.task.image, call.task.command)
+        position = self._tasks.index(call.task)
+        for ahead in self._tasks[position + 1 : position + 1 + AHEAD]:
+            if not ahead.looped:  # how many there will be isn't known yet
+                self._processes.warm(ahead.name, ahead.image, ahead.command)
 
     def _execute(self, call: Call, record: TaskRecord, started: float) -> TaskRecord:
         left = self._run_dir / "tasks" / f".{record.name}.stage"
@@ -110,7 +124,7 @@ class TaskExecutor:
         left.unlink(missing_ok=True)
         done = replace(
             record,
-            status="succeeded" if ended.exit_code == 0 else "failed",
+            status=_STATUSES.get(ended.exit_code, "failed"),
             exit_code=ended.exit_code,
             cpu_s=ended.cpu_s,
             peak_rss_mb=stage.get("peak_rss_mb", ended.peak_rss_mb),

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,15 +38,20 @@ class Processes:
         self._logs = logs
         self._environment = dict(environment)
         self._waiting: dict[str, subprocess.Popen[str]] = {}
+        self._working: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()  # the tasks of a loop are run by threads
 
     def warm(self, task: str, image: str, command: Sequence[str]) -> None:
         """Starts the process of a task that is due soon."""
-        if task not in self._waiting:
-            self._waiting[task] = self._start(task, image, command)
+        with self._lock:
+            if task not in self._waiting:
+                self._waiting[task] = self._start(task, image, command)
 
     def run(self, task: str, image: str, command: Sequence[str], environment: Mapping[str, str]) -> Ended:
         """Runs a task to its end. Ctrl-C stops it and is raised again."""
-        process = self._waiting.pop(task, None) or self._start(task, image, command)
+        with self._lock:
+            process = self._waiting.pop(task, None) or self._start(task, image, command)
+            self._working.add(process)
         order = {"code": command[3], "arguments": list(command[4:]), "environment": dict(environment)}
         try:
             with contextlib.suppress(BrokenPipeError):  # it has died already, and its exit code says so below
@@ -56,6 +62,21 @@ class Processes:
         except BaseException:
             _stop(process)
             raise
+        finally:
+            with self._lock:
+                self._working.discard(process)
+
+    def stop(self) -> None:
+        """Asks every working process to end, and makes those that don't."""
+        with self._lock:
+            asked = list(self._working)
+        for number in (signal.SIGINT, signal.SIGKILL):
+            for process in asked:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+            deadline = time.monotonic() + _GRACE_S
+            while self._working & set(asked) and time.monotonic() < deadline:
+                time.sleep(0.05)
 
     def drop(self, task: str) -> None:
         """Ends a process that turned out not to be needed."""

@@ -133,7 +133,7 @@ def run(request: Request, layout: Layout, observer: Observer) -> RunRecord:
             observe=observer.task,
         )
         with contextlib.closing(processes), _concluded(record, run_dir):
-            execute(compiled, arguments, run_dir / "artifacts", run_dir / "logs" / "kfp.log", executor)
+            execute(compiled, arguments, run_dir / "artifacts", run_dir / "logs" / "kfp.log", executor, executor.stop)
         return RunRecord.read(run_dir)
 
 
