@@ -41,12 +41,30 @@ class Categorical(_Sourced):
 
 
 class Text(_Sourced):
-    """Free text: lower-cased words through a vocabulary, as a bag of words."""
+    """Free text: lower-cased words through a vocabulary, as a bag of words or in their order."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     kind: Literal["text"] = "text"
+    form: Literal["bag", "sequence"] = Field(
+        default="bag", alias="as", description="Whether models are to read the order of the words."
+    )
     max_vocabulary: int = Field(default=5000, ge=1)
     oov_buckets: int = Field(default=10, ge=1)
     max_words: int = Field(default=32, ge=1, description="Words beyond this many are dropped.")
+
+
+class Image(_Sourced):
+    """A picture as JPEG or PNG in base64, brought to one size; a missing or unreadable one is black.
+
+    Models get float32 from 0 to 255, as Keras' own loaders give them.
+    """
+
+    kind: Literal["image"] = "image"
+    height: int = Field(default=32, ge=8, le=512)
+    width: int = Field(default=32, ge=8, le=512)
+    channels: Literal[1, 3] = 3
+    flip: bool = Field(default=True, description="Whether the default models see mirrored pictures in training too.")
 
 
 class Date(_Sourced):
@@ -69,8 +87,8 @@ def _expand(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
-_InFull = Annotated[Numeric | Bucketized | Categorical | Text | Date | Crossed, Field(discriminator="kind")]
-_KindAlone = Literal["numeric", "bucketized", "categorical", "text", "date"]
+_InFull = Annotated[Numeric | Bucketized | Categorical | Text | Image | Date | Crossed, Field(discriminator="kind")]
+_KindAlone = Literal["numeric", "bucketized", "categorical", "text", "image", "date"]
 Feature = Annotated[_InFull, BeforeValidator(_expand, json_schema_input_type=_KindAlone | _InFull)]
 """A feature, written in full (``{kind: bucketized, buckets: 10}``) or as its kind alone (``numeric``)."""
 

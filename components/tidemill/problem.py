@@ -16,12 +16,11 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from tidemill.compression import Compression
 from tidemill.errors import ProblemError
-from tidemill.features import Feature, Strict, source_columns
+from tidemill.features import Feature, Image, Strict, source_columns
 from tidemill.gates import Gates, QualityLimit
 from tidemill.metrics import METRICS, comparable_metrics
 from tidemill.strict_yaml import validated
 from tidemill.training import Training
-from tidemill.tuning import Tuning, tuning_faults
 from tidemill.tuning import Tuning, tuning_faults
 from tidemill.windows import Windows, lagged, lagged_feature
 
@@ -102,11 +101,6 @@ class UserCode(Strict):
         pattern=r"^\w+(\.\w+)*:\w+$",
         description="For `tuning`: takes an optuna trial, returns values by dotted path below `training`.",
     )
-    search_space: str | None = Field(
-        default=None,
-        pattern=r"^\w+(\.\w+)*:\w+$",
-        description="For `tuning`: takes an optuna trial, returns values by dotted path below `training`.",
-    )
 
 
 def _slice_key(value: Any) -> Any:
@@ -133,7 +127,6 @@ class Problem(Strict):
     ingest: Ingest = Ingest()
     training: Training = Training()
     tuning: Tuning | None = Field(default=None, description="What the pipeline `tuning` searches.")
-    tuning: Tuning | None = Field(default=None, description="What the pipeline `tuning` searches.")
     threshold: float = Field(default=0.5, gt=0, lt=1, description="Probability from which the answer is positive.")
     user_code: UserCode = UserCode()
     gates: Gates = Gates()
@@ -144,7 +137,7 @@ class Problem(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Problem:
-        faults = [*self._label_faults(), *self._column_faults(), *self._window_faults(), *self._gate_faults(), *self._tuning_faults()]
+        faults = [*self._label_faults(), *self._column_faults(), *self._window_faults(), *self._gate_faults()]
         faults += self._tuning_faults()
         if faults:
             raise ValueError("; ".join(faults))
@@ -224,16 +217,6 @@ class Problem(Strict):
             )
         )
 
-    def _tuning_faults(self) -> list[str]:
-        code = self.user_code.search_space is not None
-        if self.tuning is None:
-            return ["user_code.search_space needs `tuning`"] if code else []
-        return list(
-            tuning_faults(
-                self.tuning, by_code=code, task=self.task, sensitive=self.sensitive, time=self.time, group=self.group
-            )
-        )
-
     def _undecidable(self, limit: QualityLimit) -> list[str]:
         """Returns why a limit could never be decided, however good the model is."""
         if limit.metric not in METRICS[self.task]:
@@ -261,7 +244,12 @@ class Problem(Strict):
         if self.windows is None:
             return ()
         chosen = self.windows.features
-        return tuple(name for name in self.features if chosen is None or name in chosen)
+        # Pictures of the rows before would be copied into every row: their past is seen only where that is asked for.
+        return tuple(
+            name
+            for name, feature in self.features.items()
+            if (name in chosen if chosen is not None else not isinstance(feature, Image))
+        )
 
     @cached_property
     def read_features(self) -> Mapping[str, Feature]:

@@ -18,16 +18,18 @@ import pyarrow.parquet as pq
 
 from tidemill.beam_failures import carried
 from tidemill.beam_files import opened
+from tidemill.features import Image, source_columns
 from tidemill.ingest.blocks import Types, one_chunk
 from tidemill.ingest.casting import finite, natural_type
 from tidemill.ingest.delimited import Dialect
 from tidemill.ingest.hashing import hash_columns
+from tidemill.ingest.images import unreadable_images
 from tidemill.ingest.labels import LabelRule
-from tidemill.ingest.quarantine import NO_LABEL, NO_TIME, Fault, FaultCount, write_faults
+from tidemill.ingest.quarantine import NO_IMAGE, NO_LABEL, NO_TIME, Fault, FaultCount, write_faults
 from tidemill.ingest.readers import Batch, Shard, read_batches
 from tidemill.ingest.splits import PlanPart, SplitPlan, SplitRule, moments
 from tidemill.ingest.summary import LabelSummary, Summary
-from tidemill.problem import SPLITS
+from tidemill.problem import SPLITS, Problem
 
 _ROW_GROUP = 65_536
 _PARTITIONS = 64
@@ -53,19 +55,41 @@ class Keyed:
     measures: np.ndarray
 
 
-def key_batch(batch: Batch, label: LabelRule, split: SplitRule, time: str | None = None) -> Keyed:
-    """Finds the label of each row and all that its split hangs on; rows that lack either become faults.
+@dataclass(frozen=True)
+class Wanted:
+    """What a row must have besides its label, whatever its split hangs on.
 
-    Args:
-        time: a column without whose moment a row is of no use, whatever the split hangs on.
+    Attributes:
+        time: a column that must have a moment.
+        images: columns whose values, where there are any, must be readable images.
     """
+
+    time: str | None = None
+    images: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, problem: Problem) -> Wanted:
+        images = [
+            column
+            for name, feature in problem.features.items()
+            if isinstance(feature, Image)
+            for column in source_columns(name, feature)
+        ]
+        return cls(problem.time if problem.windows else None, tuple(dict.fromkeys(images)))
+
+
+def key_batch(batch: Batch, label: LabelRule, split: SplitRule, wanted: Wanted = Wanted()) -> Keyed:
+    """Finds the label of each row and all that its split hangs on; rows that lack what they need become faults."""
     source_columns = batch.table.column_names
     table, non_finite = _finite(batch.table)
     table, unlabelled = label.apply(table)
     refused = {NO_LABEL: unlabelled}
-    time = time or (split.time if split.config.method == "temporal" else None)
+    time = split.time if split.config.method == "temporal" else wanted.time
     if time:
         refused[NO_TIME] = moments(one_chunk(table.column(time)))[1] & ~unlabelled
+    for name in wanted.images:
+        unreadable = unreadable_images(one_chunk(table.column(name)))
+        refused[f"{NO_IMAGE} in {name}"] = unreadable & ~np.any(list(refused.values()), axis=0)
     keep = ~np.any(list(refused.values()), axis=0)
     faults = [fault for kind, rows in refused.items() for fault in _faults(batch, kind, rows)]
     positions = batch.position + np.flatnonzero(keep).astype(np.uint64)
@@ -149,16 +173,16 @@ class _ReadShard(beam.DoFn):
 class KeyBatches(beam.PTransform):
     """``PCollection[Batch] -> PCollection[Keyed]``."""
 
-    def __init__(self, label: LabelRule, split: SplitRule, time: str | None = None) -> None:
+    def __init__(self, label: LabelRule, split: SplitRule, wanted: Wanted) -> None:
         super().__init__()
-        self._label, self._split, self._time = label, split, time
+        self._label, self._split, self._wanted = label, split, wanted
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
         return batches | "Key" >> beam.Map(self._key).with_output_types(Keyed)
 
     def _key(self, batch: Batch) -> Keyed:
         with carried():
-            return key_batch(batch, self._label, self._split, self._time)
+            return key_batch(batch, self._label, self._split, self._wanted)
 
 
 class PlanSplits(beam.PTransform):

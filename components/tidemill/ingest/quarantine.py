@@ -17,6 +17,7 @@ EXAMPLE = "not a tf.Example"
 TYPE = "value of another type"
 NO_LABEL = "no label"
 NO_TIME = "no event time"
+NO_IMAGE = "unreadable image"
 
 _SHOWN_CHARACTERS = 2000
 _SHOWN_FAULTS = 5

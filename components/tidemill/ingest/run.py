@@ -24,7 +24,7 @@ from tidemill.ingest.bigquery import ReadTable, StageRows
 from tidemill.ingest.blocks import Types
 from tidemill.ingest.columns import check_columns, stored_types
 from tidemill.ingest.delimited import Dialect
-from tidemill.ingest.division import CountDuplicates, KeyBatches, PlanSplits, ReadBatches, WriteParts
+from tidemill.ingest.division import CountDuplicates, KeyBatches, PlanSplits, ReadBatches, Wanted, WriteParts
 from tidemill.ingest.fingerprint import CONTENT, fingerprint
 from tidemill.ingest.labels import LabelRule, classes_of
 from tidemill.ingest.quarantine import FaultCount
@@ -218,7 +218,7 @@ class _Passes:
             pipeline
             | "Shards" >> _spread(shards)
             | "Batches" >> ReadBatches(self._dialect, types)
-            | "Keys" >> KeyBatches(self._label, self._split, self._windows.time if self._windows else None)
+            | "Keys" >> KeyBatches(self._label, self._split, Wanted.of(self._problem))
         )
 
     def _report(self, summary: Summary, duplicates: int, source_fingerprint: str, files: int) -> IngestReport:

@@ -14,7 +14,7 @@ from tidemill.train.optimizers import build_optimizer
 from tidemill.training import Training
 from tidemill.transform.features import TransformedFeature
 
-_DTYPES: Mapping[str, str] = {"dense": "float32", "ids": "int64", "bag": "int64"}
+_DTYPES: Mapping[str, str] = {"dense": "float32", "ids": "int64", "bag": "int64", "image": "float32"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class TrainContext:
     @property
     def vocabulary_sizes(self) -> dict[str, int]:
         """Number of ids by feature, for features that are ids or bags of ids."""
-        return {f.name: f.size for f in self.features if f.kind != "dense"}
+        return {f.name: f.size for f in self.features if f.kind in ("ids", "bag")}
 
     @property
     def windows(self) -> dict[str, tuple[str, ...]]:
@@ -116,7 +116,8 @@ class TrainContext:
     def inputs(self) -> dict[str, keras.KerasTensor]:
         """Returns a fresh symbolic input per feature, by name: what a functional model starts from.
 
-        Shapes: dense [batch] or [batch, size], ids [batch], bag [batch, length] padded with id 0.
+        Shapes: dense [batch] or [batch, size], ids [batch], bag [batch, length] padded with id 0, image
+        [batch, height, width, channels] from 0 to 255.
         """
         # Keras refuses names with a slash, and only warns of a key that isn't its input's name.
         return {f.name: symbolic_input(f, None if "/" in f.name else f.name) for f in self.features}
@@ -124,11 +125,18 @@ class TrainContext:
 
 def symbolic_input(feature: TransformedFeature, name: str | None) -> keras.KerasTensor:
     """Returns a Keras input of the feature's shape and dtype."""
-    return keras.Input(input_shape(feature), dtype=_DTYPES[feature.kind], name=name)
+    return keras.Input(input_shape(feature), dtype=input_dtype(feature), name=name)
+
+
+def input_dtype(feature: TransformedFeature) -> str:
+    """Returns the dtype of a feature's tensor."""
+    return _DTYPES[feature.kind]
 
 
 def input_shape(feature: TransformedFeature) -> tuple[int, ...]:
     """Returns the shape of a feature's tensor without its batch dimension."""
     if feature.kind == "bag":
         return (feature.length,)
+    if feature.kind == "image":
+        return feature.shape
     return (feature.size,) if feature.kind == "dense" and feature.size > 1 else ()

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tidemill.bundle import Bundle
 from tidemill.errors import TidemillError, UserCodeError
 from tidemill.train.architectures import ARCHITECTURES
-from tidemill.train.context import TrainContext
+from tidemill.train.context import TrainContext, input_dtype, input_shape
 
 
 def build_model(bundle: Bundle, context: TrainContext) -> keras.Model:
@@ -75,12 +75,7 @@ def call_model(model: keras.Model, inputs: dict[str, tf.Tensor], training: bool)
 
 def sample(context: TrainContext, rows: int) -> dict[str, tf.Tensor]:
     """Returns inputs that are all zero."""
-    inputs = {}
-    for feature in context.features:
-        shape = [rows, feature.length] if feature.kind == "bag" else [rows]
-        shape = [rows, feature.size] if feature.kind == "dense" and feature.size > 1 else shape
-        inputs[feature.name] = tf.zeros(shape, tf.float32 if feature.kind == "dense" else tf.int64)
-    return inputs
+    return {f.name: tf.zeros([rows, *input_shape(f)], input_dtype(f)) for f in context.features}
 
 
 def _check(reference: str, model: Any, context: TrainContext, directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,11 +17,12 @@ from tidemill.errors import DataError
 from tidemill.files import sha256_file
 from tidemill.instances import arrays_from_batch
 from tidemill.problem import Problem
-from tidemill.transform.columns import read_batches
+from tidemill.transform.columns import BATCH_ROWS, read_batches
 from tidemill.transform.features import LABEL, WEIGHT, TransformedFeature
 from tidemill.transform.graph import TransformGraph
 from tidemill.transform.labels import encode_label, encode_weight
 
+_IMAGE_BYTES: Final = 64 << 20
 _BATCHES_PER_ROW_GROUP: Final = 8  # 65,536 rows: large enough to read fast, small enough to shuffle within
 
 
@@ -76,9 +78,9 @@ class Application:
     def _write(self, source: Path, destination: Path, function: Any) -> int:
         columns = [*self.graph.described.raw, self.problem.label.output]
         columns += [self.problem.weight] if self.problem.weight else []
-        schema, rows, waiting = self.schema(), 0, []
+        described, schema, rows, waiting = self.graph.described.features, self.schema(), 0, []
         with pq.ParquetWriter(destination, schema, compression="zstd", use_dictionary=False) as writer:
-            for batch in read_batches(source, columns):
+            for batch in read_batches(source, columns, batch_rows(described)):
                 waiting.append(self._transform(batch, function, schema))
                 rows += batch.num_rows
                 if len(waiting) == _BATCHES_PER_ROW_GROUP:
@@ -116,9 +118,17 @@ class Application:
                 f"{np.count_nonzero(~np.isfinite(values))} NaN or infinite values in one batch",
                 "fill missing values in preprocessing_fn",
             )
+        if feature.kind == "image":
+            values = values.astype(np.uint8)  # whole numbers from 0 to 255
         flat = pa.array(values.reshape(-1))
-        width = feature.length if feature.kind == "bag" else feature.size if feature.kind == "dense" else 1
+        width = {"bag": feature.length, "ids": 1}.get(feature.kind, feature.size)
         return pa.FixedSizeListArray.from_arrays(flat, width) if width > 1 else flat
+
+
+def batch_rows(features: Sequence[TransformedFeature]) -> int:
+    """Returns the rows that are transformed at once: as many as ever, or less where images would take too much."""
+    image_bytes = sum(4 * feature.size for feature in features if feature.kind == "image")
+    return min(BATCH_ROWS, max(1, _IMAGE_BYTES // image_bytes)) if image_bytes else BATCH_ROWS
 
 
 def _arrow_type(feature: TransformedFeature) -> pa.DataType:
@@ -126,4 +136,6 @@ def _arrow_type(feature: TransformedFeature) -> pa.DataType:
         return pa.list_(pa.int64(), feature.length)
     if feature.kind == "ids":
         return pa.int64()
+    if feature.kind == "image":
+        return pa.list_(pa.uint8(), feature.size)
     return pa.float32() if feature.size == 1 else pa.list_(pa.float32(), feature.size)

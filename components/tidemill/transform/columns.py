@@ -47,11 +47,11 @@ class Presence:
         return self.present == 0
 
 
-def read_batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Yields the rows of one Parquet file in batches of ``BATCH_ROWS``."""
+def read_batches(path: Path, columns: list[str], rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of one Parquet file in batches."""
     # Pre-buffered, which is the default, every row group that was read would stay in memory until the end.
     with pq.ParquetFile(path, pre_buffer=False) as file:
-        yield from file.iter_batches(BATCH_ROWS, columns=columns)
+        yield from file.iter_batches(rows, columns=columns)
 
 
 def count_present(paths: list[Path], raw: Mapping[str, RawType]) -> dict[str, Presence]:

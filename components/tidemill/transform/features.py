@@ -35,6 +35,7 @@ class TransformedFeature:
         ordered: the ids of the bag are in the order of the words of a text.
         lag: how many rows of its group ago the feature was so, where the problem has windows.
         shape: height, width and channels of an image.
+        flip: a mirrored image is as good.
     """
 
     name: str
@@ -45,6 +46,7 @@ class TransformedFeature:
     ordered: bool = False
     lag: int = 0
     shape: tuple[int, ...] = ()
+    flip: bool = False
 
     @property
     def newest(self) -> str:
@@ -53,7 +55,8 @@ class TransformedFeature:
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields, without those that hardly a feature has where it hasn't them."""
-        return {key: value for key, value in asdict(self).items() if value or key not in ("ordered", "lag", "shape")}
+        rare = ("ordered", "lag", "shape", "flip")
+        return {key: value for key, value in asdict(self).items() if value or key not in rare}
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class TransformGraph(tf.Module):
             raw: every raw column as a dense tensor [batch], in which ``tidemill.instances.MISSING`` stands for null.
 
         Returns:
-            By feature: float32 [batch] or [batch, width], or int64 [batch] or [batch, length].
+            By feature: float32 [batch], [batch, width] or [batch, *shape], or int64 [batch] or [batch, length].
         """
         sparse = {name: sparse_column(raw[name], dtype) for name, dtype in self.described.raw.items()}
         outputs = self._function(*tf.nest.flatten(sparse, expand_composites=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import traceback
 from abc import ABC, abstractmethod
@@ -15,10 +16,11 @@ import tensorflow_transform as tft
 from tensorflow_transform import schema_inference
 
 from tidemill.errors import DataError, UserCodeError
-from tidemill.features import Bucketized, Categorical, Crossed, Date, Feature, Numeric, Text, source_columns
+from tidemill.features import Bucketized, Categorical, Crossed, Date, Feature, Image, Numeric, Text, source_columns
+from tidemill.pictures import pixels
 from tidemill.problem import Problem
 from tidemill.transform import categories, dates, scaling
-from tidemill.transform.columns import Presence, numbers, tokens
+from tidemill.transform.columns import Presence, dense, numbers, tokens
 from tidemill.transform.features import FeatureKind, RawType, TransformedFeature
 from tidemill.transform.graph import TRANSFORM_FN
 from tidemill.transform.vocabularies import read_vocabulary
@@ -80,7 +82,11 @@ class DefaultPreprocessing(Preprocessing):
             name: dates.date_parts(_typed(inputs[column], feature), feature)
             for name, (column, feature) in self._of(Date).items()
         }
-        return ids | scaled | buckets | crossed | parts
+        images = {
+            name: pixels(_text(inputs[column]), feature.height, feature.width, feature.channels)
+            for name, (column, feature) in self._of(Image).items()
+        }
+        return ids | scaled | buckets | crossed | parts | images
 
     def described(self, transform_graph: Path) -> tuple[TransformedFeature, ...]:
         found = []
@@ -163,7 +169,14 @@ def _filled(column: tf.SparseTensor, value: tf.Tensor | float) -> tf.Tensor:
 
 def _typed(column: tf.SparseTensor, feature: Date) -> tf.SparseTensor:
     """Gives a column that was all missing in training the dtype its feature reads; its values are then ignored."""
-    wanted = tf.string if feature.format == "iso8601" else tf.float32
+    return _of_type(column, tf.string if feature.format == "iso8601" else tf.float32)
+
+
+def _text(column: tf.SparseTensor) -> tf.Tensor:
+    return dense(_of_type(column, tf.string), "")
+
+
+def _of_type(column: tf.SparseTensor, wanted: tf.DType) -> tf.SparseTensor:
     if (column.dtype == tf.string) == (wanted == tf.string):
         return column
     return tf.SparseTensor(tf.zeros([0, 2], tf.int64), tf.zeros([0], wanted), column.dense_shape)
@@ -173,10 +186,10 @@ def _check_type(name: str, feature: Feature, raw: Mapping[str, RawType], presenc
     if isinstance(feature, (Categorical, Text, Crossed)):
         return
     column = _column(name, feature)
-    text_wanted = isinstance(feature, Date) and feature.format == "iso8601"
+    text_wanted = isinstance(feature, Image) or (isinstance(feature, Date) and feature.format == "iso8601")
     if (raw[column] == "string") == text_wanted or presence[column].all_missing:
         return
-    wanted = "text in ISO 8601" if text_wanted else "numbers"
+    wanted = "numbers" if not text_wanted else "text in ISO 8601" if isinstance(feature, Date) else "base64"
     kind = f"{feature.kind} ({feature.format})" if isinstance(feature, Date) else feature.kind
     raise DataError(
         f"features.{name}",
@@ -197,7 +210,11 @@ def _describe(name: str, feature: Feature) -> TransformedFeature:
     if isinstance(feature, Crossed):
         return TransformedFeature(name, "ids", feature.hash_buckets, 0, name)
     if isinstance(feature, Text):
-        return TransformedFeature(name, "bag", feature.oov_buckets, feature.max_words, name)
+        ordered = feature.form == "sequence"
+        return TransformedFeature(name, "bag", feature.oov_buckets, feature.max_words, name, ordered=ordered)
+    if isinstance(feature, Image):
+        shape = (feature.height, feature.width, feature.channels)
+        return TransformedFeature(name, "image", math.prod(shape), 0, name, shape=shape, flip=feature.flip)
     return TransformedFeature(name, "ids", feature.oov_buckets, 0, name)
 
 

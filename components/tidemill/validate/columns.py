@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from tidemill.features import source_columns
+from tidemill.features import Image, source_columns
 from tidemill.problem import Problem
 
 Role = Literal["quantity", "category", "other"]
-"""``quantity``: read as a number; ``category``: read as one of a set; ``other``: text, dates, or not read at all."""
+"""``quantity``: read as a number; ``category``: read as one of a set; ``other``: any other kind, or not read at all."""
 
 
 def roles(problem: Problem, columns: Mapping[str, str]) -> dict[str, Role]:
@@ -38,6 +38,12 @@ def _role(kinds: set[str], column_type: str) -> Role:
     if column_type == "float64" or kinds & {"numeric", "bucketized"}:
         return "quantity"
     return "category"
+
+
+def images(problem: Problem) -> tuple[str, ...]:
+    """Returns the columns that hold images, a kilobyte or more in each row."""
+    found = [(name, feature) for name, feature in problem.read_features.items() if isinstance(feature, Image)]
+    return tuple(dict.fromkeys(column for name, feature in found for column in source_columns(name, feature)))
 
 
 def known_only_in_training(problem: Problem) -> frozenset[str]:

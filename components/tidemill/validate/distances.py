@@ -1,7 +1,7 @@
 """Skew and drift: how far a distribution has moved, and how far chance alone would move it.
 
-What is compared: the columns that the model reads, and the label. Not text, dates and columns with more than
-``MAX_COMPARED_VALUES`` distinct values, whose distance says more about the sample than about the data.
+What is compared: the columns that the model reads, and the label. Not text, dates, images and columns with
+more than ``MAX_COMPARED_VALUES`` distinct values, whose distance says more about the sample than about the data.
 
 =========  ==========================================================================================
 category   L-infinity: the largest difference of any value's share

@@ -15,7 +15,7 @@ from tidemill.files import replaced_directory, write_json, write_text
 from tidemill.validate.anomalies import Anomaly, find
 from tidemill.validate.cells import file_name
 from tidemill.validate.checks import column_checks, distance_checks, row_checks, schema_checks
-from tidemill.validate.columns import Role, roles
+from tidemill.validate.columns import Role, images, roles
 from tidemill.validate.distances import Distance, compare
 from tidemill.validate.schema import infer, read_curated, set_environments, to_text
 from tidemill.validate.statistics import Description, Statistics, describe, read_statistics
@@ -79,7 +79,9 @@ def run(
     manifest = ExamplesManifest.read(Path(examples))
     role = roles(problem, manifest.columns)
     by_value = [c for c, kind in manifest.columns.items() if role[c] == "category" and kind == "int64"]
-    description = describe(Path(examples), manifest.rows, manifest.columns, problem.sensitive, by_value)
+    description = describe(
+        Path(examples), manifest.rows, manifest.columns, problem.sensitive, by_value, images(problem)
+    )
     held = _schema(unpacked, description, manifest)
     curated = unpacked.schema is not None
     found = find({name: split.whole for name, split in description.splits.items()}, held, problem, curated)

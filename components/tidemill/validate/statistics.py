@@ -7,9 +7,10 @@ are divided over forked processes; the result doesn't depend on how many there a
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -83,6 +84,7 @@ def describe(
     columns: Mapping[str, str],
     sensitive: Sequence[Sequence[str]] = (),
     categorical: Sequence[str] = (),
+    digested: Sequence[str] = (),
     processes: int | None = None,
 ) -> Description:
     """Computes the statistics of every split, whole and by sensitive slice.
@@ -95,6 +97,7 @@ def describe(
         columns: type by column, as its manifest says.
         sensitive: as in the problem.
         categorical: as for :func:`stats_options`.
+        digested: string columns of long values, which are described by digests of them.
         processes: how many may work; by default one for small data, else one for each processor, at most two.
 
     Raises:
@@ -105,7 +108,7 @@ def describe(
     if processes is None:
         processes = 1 if sum(rows.values()) < _ROWS_WORTH_A_FORK else min(2, len(os.sched_getaffinity(0)))
     groups = _column_groups(columns, processes)
-    work = [_Work(examples, tuple(rows), group, plan, tuple(categorical)) for group in groups]
+    work = [_Work(examples, tuple(rows), group, plan, tuple(categorical), frozenset(digested)) for group in groups]
     results = _count_all(work)
     splits = {split: _join([result[split] for result in results], tuple(columns)) for split in rows}
     for split, expected in rows.items():
@@ -128,6 +131,7 @@ class _Work:
     columns: tuple[str, ...]
     plan: SlicePlan
     categorical: tuple[str, ...]
+    digested: frozenset[str]
 
 
 def _batches(files: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -218,7 +222,7 @@ def _accumulate(work: _Work, split: str, generators: Sequence[Any]) -> dict[Cell
     for batch in _batches(parts(work.examples, split), [*work.columns, *work.plan.columns]):
         for cell, rows in work.plan.split(batch):
             accumulation = cells.setdefault(cell, _Accumulation(generators))
-            accumulation.hold(_select(rows, work.columns))
+            accumulation.hold(_digests(_select(rows, work.columns), work.digested))
             held += rows.num_rows
         while held > _BUFFER_ROWS or (not work.plan.columns and held):
             fullest = max(cells.values(), key=lambda accumulation: accumulation.held_rows)
@@ -233,6 +237,21 @@ def _select(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
     """Does what ``RecordBatch.select`` does, which pyarrow 10 doesn't have yet."""
     names = batch.schema.names
     return pa.RecordBatch.from_arrays([batch.column(names.index(name)) for name in columns], names=list(columns))
+
+
+def _digests(batch: pa.RecordBatch, columns: Collection[str]) -> pa.RecordBatch:
+    """Puts a digest in the place of each value, so that TFDV can count values of 100 kB each and keep them apart."""
+    if not columns:
+        return batch
+    arrays = [
+        pa.array([_digest(v) for v in column.to_pylist()], pa.string()) if name in columns else column
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
+
+
+def _digest(value: str | None) -> str | None:
+    return value and f"sha256:{hashlib.sha256(value.encode()).hexdigest()[:16]}"
 
 
 def _extract(generators: Sequence[Any], cells: Sequence[_Accumulation]) -> bytes:

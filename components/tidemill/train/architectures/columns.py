@@ -8,6 +8,7 @@ import keras
 from keras import layers, ops
 
 from tidemill.train.architectures.tables import BagEmbedding, JointEmbedding, embedding_dimensions
+from tidemill.train.architectures.towers import tower_columns
 from tidemill.train.context import TrainContext, symbolic_input
 from tidemill.transform.features import TransformedFeature
 
@@ -33,7 +34,7 @@ def dense_columns(context: TrainContext, inputs: Inputs) -> list[keras.KerasTens
 
 
 def embedding_columns(context: TrainContext, inputs: Inputs) -> list[keras.KerasTensor]:
-    """Returns embeddings of all ids and bags, each [batch, width]."""
+    """Returns embeddings of all ids and bags, and what towers make of images and ordered texts: [batch, width] each."""
     training = context.training
     widths: dict[int, list[TransformedFeature]] = {}
     for feature in of_kind(context, "ids"):
@@ -49,7 +50,7 @@ def embedding_columns(context: TrainContext, inputs: Inputs) -> list[keras.Keras
         width = training.embedding_dimensions or embedding_dimensions(feature.size)
         bag = BagEmbedding(feature.size, width, training.l2, "uniform", True, f"bag_embedding_{i}")
         columns.append(bag(inputs[feature.name]))
-    return columns
+    return [*columns, *tower_columns(context, inputs)]
 
 
 def joined(columns: Sequence[keras.KerasTensor], name: str) -> keras.KerasTensor:

@@ -12,6 +12,7 @@ from tidemill.errors import ProblemError
 from tidemill.train.architectures.columns import Inputs, l2, of_kind, symbolic_inputs
 from tidemill.train.architectures.heads import compiled, prior
 from tidemill.train.architectures.tables import BagEmbedding, JointEmbedding
+from tidemill.train.architectures.towers import tower_columns
 from tidemill.train.context import TrainContext
 from tidemill.transform.features import TransformedFeature
 
@@ -66,6 +67,9 @@ def _tokens(context: TrainContext, inputs: Inputs, width: int) -> list[keras.Ker
     for i, feature in enumerate(of_kind(context, "bag")):
         bag = BagEmbedding(feature.size, width, penalty, bound, True, f"bag_embedding_{i}")
         found.append(ops.expand_dims(bag(inputs[feature.name]), 1))
+    for i, column in enumerate(tower_columns(context, inputs)):
+        token = layers.Dense(width, kernel_regularizer=l2(context), name=f"tower_token_{i}")(column)
+        found.append(ops.expand_dims(token, 1))
     return found
 
 

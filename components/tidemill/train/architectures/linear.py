@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import layers, ops
 
+from tidemill.errors import ProblemError
 from tidemill.train.architectures.columns import Inputs, dense_columns, joined, l2, of_kind, symbolic_inputs
 from tidemill.train.architectures.heads import compiled, prior
 from tidemill.train.architectures.tables import BagEmbedding, JointEmbedding
@@ -12,7 +13,15 @@ from tidemill.train.context import TrainContext
 
 
 def linear(context: TrainContext) -> keras.Model:
-    """One weight per id and per dense feature."""
+    """One weight per id and per dense feature.
+
+    Raises:
+        ProblemError: if there is an image, which one weight per number tells nothing of.
+    """
+    if images := of_kind(context, "image"):
+        raise ProblemError(
+            "training.model", "linear takes no images", images[0].name, "set wide_and_deep, or a model of your own"
+        )
     inputs = symbolic_inputs(context)
     dense = dense_columns(context, inputs)
     terms = wide_terms(context, inputs)
