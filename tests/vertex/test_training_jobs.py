@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from tidemill.errors import PlatformError, UsageError
 from tidemill.jobs.job import Denied, TrainingJob
-from tidemill.vertex.custom_jobs import CustomJobs
+from tidemill.vertex.custom_jobs import CustomJobs, custom_job
 from tidemill.vertex.job_logs import JobLogs, worker_name
 from tidemill.vertex.training import Accelerator, ReductionServer, TrainingSettings, VertexTraining
 
@@ -113,10 +113,6 @@ def test_everything_that_can_be_asked_for_arrives(launcher: Any, fake: Any) -> N
         ({"machine": "ct5lp-hightpu-4t"}, {"machine_type": "ct5lp-hightpu-4t", "tpu_topology": "2x2"}),
         ({"machine": "ct5lp-hightpu-8t"}, {"machine_type": "ct5lp-hightpu-8t", "tpu_topology": "2x4"}),
         (
-            {"machine": "ct5lp-hightpu-4t", "tpu_topology": "4x4"},
-            {"machine_type": "ct5lp-hightpu-4t", "tpu_topology": "4x4"},
-        ),
-        (
             {"machine": "a2-highgpu-8g"},
             {"machine_type": "a2-highgpu-8g", "accelerator_type": "NVIDIA_TESLA_A100", "accelerator_count": 8},
         ),
@@ -175,8 +171,7 @@ FLEX = {"strategy": "flex_start", "machine": "a2-highgpu-1g"}
 SERVER = {"reduction_server": {"replicas": 1}, "workers": 2}
 T4 = {"accelerator": {"type": "NVIDIA_TESLA_T4", "count": 1}}
 # What the target's file may not say, our words, and the fake's, where it is the one to know.
-RULES: dict[str, tuple[dict[str, Any], str, str | None]] = {
-    "spot TPU pod": (TPU | {"tpu_topology": "4x4", "strategy": "spot"}, "slice of TPUs", "TPU Pods"),
+RULES: dict[str, tuple[dict[str, Any], str, str]] = {
     "spot reservation": ({"strategy": "spot", "reservation": "any"}, "come from a reservation", "consume reserv"),
     "spot persistent": ({"strategy": "spot", "persistent_resource": "night"}, "job's own", "no scheduling strategy"),
     "flex without GPU": ({"strategy": "flex_start"}, "not for no GPU", "FLEX_START requires one"),
@@ -192,8 +187,6 @@ RULES: dict[str, tuple[dict[str, Any], str, str | None]] = {
     "servers without GPU": (SERVER, "there are none", "workers with GPUs"),
     "servers of one": (T4 | SERVER | {"workers": 1}, "2 or more", "a second worker pool"),
     "two TPU slices": (TPU | {"workers": 2}, "must be 1 on TPUs", "replica_count 1"),
-    "topology of no slice": (TPU | {"tpu_topology": "3x3"}, "must be 2x2 or", "topology '3x3'"),
-    "topology of GPUs": ({"tpu_topology": "2x2"}, "n1-standard-8 hasn't", "topology '2x2'"),
     "other TPUs": ({"machine": "cloud-tpu"}, "TPU v5e", "'cloud-tpu' is not supported"),
     "TPUs twice": (TPU | {"accelerator": {"type": "TPU_V5_LITEPOD"}}, "leave `accelerator` out", "cannot be attached"),
     "no such machine": ({"machine": "a2-highgpu-3g"}, "there is no machine a2-highgpu-3g", "is not supported"),
@@ -222,8 +215,26 @@ def test_the_service_itself_refuses_it_too(rule: str, clients: Any, fake: Any) -
     given = {name: kinds[name](**value) if name in kinds else value for name, value in training.items()}
     unchecked = VertexTraining.model_construct(**given)
     told = TrainingSettings.model_construct(training=unchecked, location=PARENT, image=IMAGE)
-    with pytest.raises(UsageError, match=refused or "refused"):
+    with pytest.raises(UsageError, match=refused):
         CustomJobs(clients, told).submit(job(workers=unchecked.workers))
+
+
+@pytest.mark.parametrize(
+    ("machine", "strategy", "refused"),
+    [
+        ({"machine_type": "ct5lp-hightpu-4t", "tpu_topology": "4x4"}, "SPOT", "not supported with TPU Pods"),
+        ({"machine_type": "ct5lp-hightpu-4t", "tpu_topology": "3x3"}, "STANDARD", "TPU topology '3x3'"),
+        ({"machine_type": "ct5lp-hightpu-4t"}, "STANDARD", "tpu_topology is required"),
+    ],
+)
+def test_the_service_refuses_slices_that_we_cannot_even_ask_for(
+    clients: Any, fake: Any, machine: Any, strategy: str, refused: str
+) -> None:
+    wanted = custom_job(settings(TPU), job())
+    wanted["job_spec"]["worker_pool_specs"][0]["machine_spec"] = machine
+    wanted["job_spec"]["scheduling"] = {"strategy": strategy}
+    with pytest.raises(UsageError, match=refused):
+        clients.once("job", clients.jobs.create_custom_job, {"parent": PARENT, "custom_job": wanted})
 
 
 def test_settings_that_do_not_fit_their_place_are_told_at_once() -> None:

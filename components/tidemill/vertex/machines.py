@@ -5,7 +5,6 @@ Source: https://cloud.google.com/vertex-ai/docs/training/configure-compute
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -29,14 +28,16 @@ _BUILT_IN: Final[Mapping[str, tuple[str, tuple[int, ...]]]] = {
 }
 _L4: Final[Mapping[str, int]] = {"4": 1, "8": 1, "12": 1, "16": 1, "24": 2, "32": 1, "48": 4, "96": 8}
 _RTX: Final[Mapping[str, int]] = {"48": 1, "96": 2, "192": 4, "384": 8}
-TOPOLOGIES: Final[Mapping[str, tuple[str, ...]]] = {
-    "ct5lp-hightpu-1t": ("1x1",),
-    "ct5lp-hightpu-4t": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
-    "ct5lp-hightpu-8t": ("2x4",),
+TOPOLOGIES: Final[Mapping[str, str]] = {
+    "ct5lp-hightpu-1t": "1x1",
+    "ct5lp-hightpu-4t": "2x2",
+    "ct5lp-hightpu-8t": "2x4",
 }
-"""The slices of TPU v5e that are made of a machine; the first is one machine alone.
+"""The machines with TPU v5e, and the topology of each alone.
 
-Source: https://cloud.google.com/tpu/docs/v5e and https://cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus
+Larger slices, ``ct5lp-hightpu-4t`` with ``4x4`` say, are of several machines, of which TensorFlow would reach the chips
+of one only: each machine would train a model of its own, so none is offered. Vertex AI has none on spot machines.
+Source: https://cloud.google.com/tpu/docs/v5e
 """
 
 
@@ -53,8 +54,3 @@ def built_in(machine: str) -> tuple[str, int] | None:
 
 def is_tpu(machine: str) -> bool:
     return machine.startswith(("ct", "cloud-tpu"))
-
-
-def hosts(machine: str, topology: str) -> int:
-    """Returns how many machines a slice of TPUs has: ``ct5lp-hightpu-4t`` and ``4x4`` → 4."""
-    return max(1, math.prod(int(side) for side in topology.split("x")) // int(machine.rsplit("-", 1)[-1].rstrip("t")))

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from tidemill.errors import UsageError
 from tidemill.features import Strict
 from tidemill.vertex.location import Location
-from tidemill.vertex.machines import ATTACHABLE, TOPOLOGIES, built_in, hosts, is_tpu
+from tidemill.vertex.machines import ATTACHABLE, TOPOLOGIES, built_in, is_tpu
 
 WEEK_S: Final = 7 * 24 * 3600
 _FLEXIBLE: Final = ("L4", "A100", "H100", "H200", "B200")
@@ -49,7 +49,6 @@ class VertexTraining(Strict):
     accelerator: Accelerator | None = Field(
         default=None, description="GPUs of each n1 machine. The types that have GPUs or TPUs of their own say it."
     )
-    tpu_topology: str | None = Field(default=None, description="Of TPU v5e: 2x2. One machine's by default.")
     image: str | None = Field(
         default=None, description="Of the workers; tidemill's own for the accelerator by default."
     )
@@ -93,8 +92,8 @@ class VertexTraining(Strict):
 
     @property
     def topology(self) -> str | None:
-        """The slice of TPUs; None without TPUs."""
-        return self.tpu_topology or next(iter(TOPOLOGIES.get(self.machine, ())), None)
+        """How a machine's TPUs are connected; None without TPUs."""
+        return TOPOLOGIES.get(self.machine)
 
     @property
     def gpus(self) -> tuple[str, int] | None:
@@ -112,8 +111,6 @@ class VertexTraining(Strict):
         if self.on_tpu:
             yield from self._tpu_faults()
             return
-        if self.tpu_topology is not None:
-            yield f"`tpu_topology` is of TPUs, which {self.machine} hasn't"
         if re.match(r"(a\d\w?|g2|g4)-", self.machine):
             own = built_in(self.machine)
             if own is None:
@@ -134,16 +131,10 @@ class VertexTraining(Strict):
         if self.machine not in TOPOLOGIES:
             yield f"TensorFlow trains on {', '.join(TOPOLOGIES)} (TPU v5e), not on {self.machine}"
             return
-        if self.tpu_topology is not None and self.tpu_topology not in TOPOLOGIES[self.machine]:
-            yield f"`tpu_topology` of {self.machine} must be {' or '.join(TOPOLOGIES[self.machine])}"
-            return
         if self.accelerator is not None:
             yield f"{self.machine} says which TPUs it has: leave `accelerator` out"
-        if self.workers > 1:  # a slice is one replica, however many machines it has
-            yield "`workers` must be 1 on TPUs: `tpu_topology` says how many machines there are"
-        if self.strategy == "spot" and hosts(self.machine, str(self.topology)) > 1:
-            # https://cloud.google.com/vertex-ai/docs/training/use-spot-vms
-            yield "spot machines can't be a slice of TPUs of several machines"
+        if self.workers > 1:
+            yield "`workers` must be 1 on TPUs: TensorFlow reaches the chips of one machine here"
         if self.strategy == "flex_start":
             yield "flex_start is for GPUs, not TPUs"
         if self.persistent_resource is not None:

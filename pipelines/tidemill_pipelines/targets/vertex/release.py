@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
 from kfp import dsl
 
-from tidemill.images import TENSORFLOW, variant
 from tidemill.train import component as in_the_task
 from tidemill.vertex import component as by_job
 from tidemill.vertex.component import deploy, find_champion, register
-from tidemill.vertex.training import TrainingSettings, VertexTraining
 from tidemill_pipelines.release import Release
 from tidemill_pipelines.targets.config import TargetConfig
-from tidemill_pipelines.targets.vertex.settings import release_settings
+from tidemill_pipelines.targets.vertex.settings import release_settings, training_settings
 
 
 def vertex_release(
@@ -28,7 +25,7 @@ def vertex_release(
         image: the reference that takes the place of a component's image.
 
     Raises:
-        UsageError: if the target's `deploy` can't be meant.
+        UsageError: if the target's `deploy` or `training` can't be meant.
     """
     return Release(
         find_champion,
@@ -40,22 +37,7 @@ def vertex_release(
         settings={
             name: value for name, value in asdict(release_settings(config, serving_image)).items() if value is not None
         },
-        training=training_settings(config, image) if config.training else None,
+        training=training_settings(config, image).model_dump(mode="json", exclude_none=True)
+        if config.training
+        else None,
     )
-
-
-def training_settings(config: TargetConfig, image: Callable[[str], str]) -> dict[str, Any]:
-    """Returns what the train task is told where a custom job trains; what is unset is left out."""
-    training, vertex = config.training, config.on_vertex
-    assert isinstance(training, VertexTraining)
-    suffix = "-tpu" if training.on_tpu else "-gpu" if training.gpus else ""
-    settings = TrainingSettings(
-        training=training,
-        location=f"projects/{vertex.project or ''}/locations/{vertex.region or ''}",
-        image=training.image or image(variant(TENSORFLOW, suffix)),
-        labels=dict(config.labels),
-        service_account=training.service_account or config.service_account,
-        network=vertex.network,
-        cmek_key=vertex.cmek_key,
-    )
-    return settings.model_dump(mode="json", exclude_none=True)

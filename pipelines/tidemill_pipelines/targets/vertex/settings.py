@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tidemill.errors import UsageError
+from tidemill.images import TENSORFLOW, variant
 from tidemill.vertex.settings import Settings
+from tidemill.vertex.training import TrainingSettings, VertexTraining
 from tidemill_pipelines.targets.config import TargetConfig, VertexDeployment
 
 
@@ -38,4 +42,30 @@ def release_settings(config: TargetConfig, serving_image: str) -> Settings:
         cmek_key=settings.cmek_key,
         traffic_percent=chosen.traffic_percent,
         drain_s=chosen.drain_s,
+    )
+
+
+def training_settings(config: TargetConfig, image: Callable[[str], str]) -> TrainingSettings:
+    """Returns what the train task is told of a target where a custom job trains.
+
+    Args:
+        image: the reference that takes the place of a component's image.
+
+    Raises:
+        UsageError: if the target's `training` can't be meant.
+    """
+    chosen, vertex = config.training, config.on_vertex
+    if not isinstance(chosen, VertexTraining):
+        raise UsageError("training", "must be of kind vertex", chosen.kind if chosen else "nothing")
+    suffix = "-tpu" if chosen.on_tpu else "-gpu" if chosen.gpus else ""
+    return TrainingSettings.parse(
+        {
+            "training": chosen.model_dump(),
+            "location": f"projects/{vertex.project or ''}/locations/{vertex.region or ''}",
+            "image": chosen.image or image(variant(TENSORFLOW, suffix)),
+            "labels": dict(config.labels),
+            "service_account": chosen.service_account or config.service_account,
+            "network": vertex.network,
+            "cmek_key": vertex.cmek_key,
+        }
     )
