@@ -68,8 +68,8 @@ CRDS: Final = (
     ),
     Module(
         "sigs.k8s.io/kueue",
-        "v0.15.2",
-        "h1:UYjEd8lx3Am1njcvpyEO/QkwCFerE6WW6qaaXNYg768=",
+        "v0.18.2",
+        "h1:hnONSDkjUN1kp+Yxc+SzjmwNb57RjFYF7qQmkn9ijxA=",
         (
             "config/components/crd/bases/kueue.x-k8s.io_clusterqueues.yaml",
             "config/components/crd/bases/kueue.x-k8s.io_localqueues.yaml",
