@@ -185,7 +185,7 @@ class Trainer:
             "step": progress.steps,
             "train": metrics,
             "eval": evaluation,
-            "learning_rate": float(self._steps.model.optimizer.learning_rate),
+            "learning_rate": float(np.array(self._steps.model.optimizer.learning_rate)),
             "seconds": progress.epoch_seconds,
             "examples_per_second": progress.examples / max(progress.epoch_seconds, 1e-9),
         }
