@@ -100,7 +100,6 @@ VIEWS: Mapping[str, Mapping[str, Any]] = {
         "compression": True,
         "gates": True,
     },
-    "tuning": {**_ALWAYS, "baseline": True, "compression": True, "gates": True},
     "whole": _ALWAYS,
 }
 """The views: ``data`` for ingest and validate, ``features`` for transform, ``model`` for train and the trials of

@@ -341,3 +341,18 @@ def test_what_the_backend_cannot_do_it_refuses(
     change(changed)
     with pytest.raises(Refused, match=reason):
         compile_workflow(argo, written(changed))
+
+
+def test_the_trials_of_a_round_are_a_loop_whose_results_the_next_round_gets_as_a_list(
+    told: dict[str, dict[str, DriverTask]], documents: dict[str, list[Document]]
+) -> None:
+    loop = told["tuning"]["for-loop-3"].task
+    items = loop["parameterIterator"]["items"]["inputParameter"]
+    assert loop["inputs"]["parameters"][items] == {
+        "taskOutputParameter": {"producerTask": "suggest-2", "outputParameterKey": "Output"}
+    }
+    assert loop["iteratorPolicy"] == {"parallelismLimit": 2}
+    given = told["tuning"]["suggest-3"].task["inputs"]["artifacts"]["results"]["taskOutputArtifact"]
+    assert given == {"producerTask": "for-loop-3", "outputArtifactKey": "pipelinechannel--trial-2-result"}
+    results = documents["tuning"][0]["components"]["comp-suggest-3"]["inputDefinitions"]["artifacts"]["results"]
+    assert results["isArtifactList"] is True

@@ -31,14 +31,17 @@ class DriverTask:
 
 
 def driver_tasks(workflow: Mapping[str, Any]) -> dict[str, DriverTask]:
-    """Returns what the drivers are told, by the task's name in the pipeline spec."""
+    """Returns what the drivers are told, by the task's name in the pipeline spec.
+
+    A loop's driver is asked once for the loop, which is what is returned, and once more for each item.
+    """
     found: dict[str, DriverTask] = {}
     for template in workflow["spec"]["templates"]:
         for step in template.get("dag", {}).get("tasks", []):
             given = {
                 p["name"]: _resolved(workflow, p.get("value", "")) for p in step["arguments"].get("parameters", [])
             }
-            if "task" in given:
+            if "task" in given and "iteration-index" not in given:
                 name = step["name"].removesuffix("-driver")
                 assert name not in found, f"{name} stands twice in the Workflow"
                 found[name] = DriverTask(
