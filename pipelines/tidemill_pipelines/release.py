@@ -21,7 +21,8 @@ class Release:
         scheduled: what the backend replaces by the time that the run was due; ``now`` where the clock is to decide.
         created: what it replaces by the time that the run was created, likewise.
         settings: constants for those of ``register`` and ``deploy`` that have a parameter ``settings``.
-        training: likewise for ``train``.
+        training: likewise for ``train`` and ``tune``.
+        tune: bundle, transformed, transform_graph → study; None where a tuning is rounds of the pipeline's own tasks.
     """
 
     find_champion: Component
@@ -32,10 +33,11 @@ class Release:
     created: str = "now"
     settings: Mapping[str, Any] | None = None
     training: Mapping[str, Any] | None = None
+    tune: Component | None = None
 
     def extra(self, component: Component) -> dict[str, Any]:
-        """Returns the further arguments of ``train``, ``register`` or ``deploy``: the settings, if it takes any."""
-        settings = self.training if component is self.train else self.settings
+        """Returns the further arguments of a component that differs by target: the settings, if it takes any."""
+        settings = self.training if component in (self.train, self.tune) else self.settings
         return {"settings": dict(settings)} if takes(component, "settings") and settings is not None else {}
 
 

@@ -8,7 +8,7 @@ from kfp import dsl
 from tidemill.errors import UsageError
 from tidemill.tune.component import conclude, fold, suggest, trial
 from tidemill_pipelines.choices import Choices, Rounds
-from tidemill_pipelines.release import Release
+from tidemill_pipelines.release import Component, Release
 from tidemill_pipelines.training import composed
 
 
@@ -25,6 +25,8 @@ def tuning_pipeline(release: Release, choices: Choices) -> Any:
     description = "Ingest, validate, transform, tune in rounds, train, evaluate, rehearse, register, deploy."
 
     def found(**given: Any) -> Mapping[str, Any]:
+        if release.tune is not None:
+            return {"hyperparameters": _managed(release, release.tune, rounds, **given)}
         return {"hyperparameters": _searched(rounds, **given)}
 
     return composed("tuning", description, release, choices, found)
@@ -51,3 +53,14 @@ def _searched(rounds: Rounds, whole: Any, shape: Any, examples: Any, transformed
             tried = trial(bundle=shape, item=item, **data, **resumed).set_display_name(f"round-{number}")
         past = {"before": suggested.outputs["study"], "results": dsl.Collected(tried.outputs["result"])}
     return conclude(bundle=whole, **past).outputs["hyperparameters"]
+
+
+def _managed(
+    release: Release, tune: Component, rounds: Rounds, whole: Any, examples: Any, transformed: Any, **_: Any
+) -> Any:
+    """Makes one task that has a service try configurations, and returns the hyperparameters that it finds."""
+    data = {name: transformed.outputs[name] for name in ("transformed", "transform_graph")}
+    if rounds.cross_validated:
+        data["folds"] = fold(bundle=whole, examples=examples, transformed=data["transformed"]).output
+    tuned = tune(bundle=whole, **data, **release.extra(tune))
+    return conclude(bundle=whole, before=tuned.outputs["study"]).outputs["hyperparameters"]

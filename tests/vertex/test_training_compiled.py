@@ -97,3 +97,26 @@ def test_what_hangs_on_the_rest_of_the_file_is_told_when_compiled() -> None:
         compiled(f"tensorboard: {place}/us-central1/tensorboards/42")
     with pytest.raises(UsageError, match=r"give `vertex\.network`"):
         compiled("reserved_ip_ranges: [vertex]")
+
+
+def tuning(training: str) -> Any:
+    target = parse_target(f"{TARGET}\ntraining: {{kind: vertex, {training}}}", "target.yaml")
+    overrides = {"tuning": "{space: {learning_rate: {low: 0.001, high: 0.1, log: true}}, budget: {trials: 6}}"}
+    made = compile_package(LENDING, "tuning", target, IMAGES, overrides, source="gs://example-bucket/loans.csv")
+    return made.package.spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+
+
+def test_a_managed_tuning_is_one_task_and_its_best_hyperparameters_train() -> None:
+    tasks = tuning("managed_tuning: true, machine: n1-highmem-8")
+    assert not [name for name in tasks if name.startswith(("suggest", "for-loop"))]
+    told = tasks["tune"]["inputs"]["parameters"]["settings"]["runtimeValue"]["constant"]
+    assert told == tasks["train"]["inputs"]["parameters"]["settings"]["runtimeValue"]["constant"]
+    assert tasks["conclude"]["inputs"]["artifacts"]["before"]["taskOutputArtifact"]["producerTask"] == "tune"
+    hyperparameters = tasks["train"]["inputs"]["artifacts"]["hyperparameters"]
+    assert hyperparameters["taskOutputArtifact"]["producerTask"] == "conclude"
+
+
+def test_without_it_the_pipeline_tunes_in_rounds_of_its_own() -> None:
+    tasks = tuning("machine: n1-highmem-8")
+    assert "tune" not in tasks
+    assert [name for name in tasks if name.startswith("suggest")]

@@ -111,18 +111,18 @@ def trial(
 def conclude(
     bundle: dsl.Input[dsl.Artifact],
     before: dsl.Input[dsl.Artifact],
-    results: dsl.Input[List[dsl.Artifact]],  # noqa: UP006
     hyperparameters: dsl.Output[dsl.Artifact],
     tuning: dsl.Output[dsl.Artifact],
+    results: dsl.Input[List[dsl.Artifact]] = None,  # type: ignore[assignment]  # noqa: UP006
 ):
     """Chooses the best trial of a tuning.
 
     Args:
         bundle: the problem.
         before: the study of the last round.
-        results: what the trials of the last round came to.
         hyperparameters: of the best trial, for `train`.
         tuning: all trials, and what mattered.
+        results: what the trials of the last round came to, where the study doesn't have it.
     """
     from tidemill.stage import Stage
 
@@ -130,5 +130,5 @@ def conclude(
         from tidemill.tune.run import conclude as run
 
         stage.begin()
-        found = [result.path for result in results]
+        found = [result.path for result in results or []]
         stage.report(run(bundle.path, before.path, found, hyperparameters.path, tuning.path))

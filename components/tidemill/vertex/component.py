@@ -70,6 +70,38 @@ def train(
 
 
 @dsl.component(base_image=CONTROL, install_kfp_package=False)
+def tune(
+    bundle: dsl.Input[dsl.Artifact],
+    transformed: dsl.Input[dsl.Dataset],
+    transform_graph: dsl.Input[dsl.Artifact],
+    settings: dict,
+    study: dsl.Output[dsl.Artifact],
+    folds: dsl.Input[dsl.Dataset] = None,  # type: ignore[assignment]  # KFP's notation
+):
+    """Has a HyperparameterTuningJob of Vertex AI try configurations, each as a custom job, and watches it.
+
+    A retried step finds the job that the first try began.
+
+    Args:
+        bundle: the problem, with its search space.
+        transformed: as `transform` put out.
+        transform_graph: as `transform` put out.
+        settings: of the target: machine, image, service account, network and key of a trial.
+        study: all trials, for `conclude`.
+        folds: as `fold` put out, where trials are cross-validated.
+    """
+    from tidemill.stage import Stage
+
+    with Stage("tune") as stage:
+        from tidemill.vertex.tuning_jobs import tune
+
+        stage.begin()
+        paths = (bundle.path, transformed.path, transform_graph.path)
+        shared, run_id = stage.scratch(study.path), stage.run_dir.name
+        stage.report(tune(*paths, settings, study.path, shared, run_id, folds.path if folds else None))
+
+
+@dsl.component(base_image=CONTROL, install_kfp_package=False)
 def register(
     bundle: dsl.Input[dsl.Artifact],
     examples: dsl.Input[dsl.Dataset],

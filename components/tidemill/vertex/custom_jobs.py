@@ -246,7 +246,7 @@ def _pools(settings: TrainingSettings, job: TrainingJob, command: Sequence[str])
     pools = [{**pool, "replica_count": 1}]
     if job.workers > 1:
         pools.append({**pool, "replica_count": job.workers - 1})
-    if (server := chosen.reduction_server) is not None:
+    if (server := chosen.reduction_server) is not None and job.workers > 1:
         machine = {"machine_type": server.machine}
         container = {"image_uri": server.image}
         pools.append({"machine_spec": machine, "container_spec": container, "replica_count": server.replicas})

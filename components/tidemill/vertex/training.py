@@ -80,6 +80,10 @@ class VertexTraining(Strict):
     reserved_ip_ranges: tuple[str, ...] = Field(default=(), description="Of `vertex.network`, by name.")
     service_account: str | None = Field(default=None, description="What the workers run as; the target's by default.")
 
+    managed_tuning: bool = Field(
+        default=False, description="Whether a tuning is Vertex AI's own job, not the pipeline's rounds of trials."
+    )
+
     @model_validator(mode="after")
     def _possible(self) -> VertexTraining:
         if faults := [*self._machine_faults(), *self._scheduling_faults(), *self._server_faults()]:

@@ -31,6 +31,7 @@ STAGES: Final = (
     "fold",
     "suggest",
     "trial",
+    "tune",
     "conclude",
     "train",
     "compress",

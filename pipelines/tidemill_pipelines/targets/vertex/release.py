@@ -10,6 +10,7 @@ from kfp import dsl
 from tidemill.train import component as in_the_task
 from tidemill.vertex import component as by_job
 from tidemill.vertex.component import deploy, find_champion, register
+from tidemill.vertex.training import VertexTraining
 from tidemill_pipelines.release import Release
 from tidemill_pipelines.targets.config import TargetConfig
 from tidemill_pipelines.targets.vertex.settings import release_settings, training_settings
@@ -27,6 +28,7 @@ def vertex_release(
     Raises:
         UsageError: if the target's `deploy` or `training` can't be meant.
     """
+    managed = isinstance(config.training, VertexTraining) and config.training.managed_tuning
     return Release(
         find_champion,
         by_job.train if config.training else in_the_task.train,
@@ -40,4 +42,5 @@ def vertex_release(
         training=training_settings(config, image).model_dump(mode="json", exclude_none=True)
         if config.training
         else None,
+        tune=by_job.tune if managed else None,
     )
