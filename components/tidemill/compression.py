@@ -133,14 +133,21 @@ class Compression(Strict):
         """Returns what a variant is held to: its own limits, or those of all."""
         return self.variants[name].limits or self.limits
 
-    def faults(self, task: str, sensitive: Sequence[Sequence[str]]) -> Iterator[str]:
-        """Yields what can't be meant for a problem of this task and with these sensitive slices."""
+    def faults(self, task: str, sensitive: Sequence[Sequence[str]], resampled: bool) -> Iterator[str]:
+        """Yields what can't be meant for a problem.
+
+        Args:
+            sensitive: its slices.
+            resampled: whether training leaves out rows.
+        """
         own = ((f"variants.{name}.limits", v.limits) for name, v in self.variants.items() if v.limits)
         for where, limits in (("limits", self.limits), *own):
             yield from (f"compression.{where}.{fault}" for fault in _undecidable(limits, task, sensitive))
         for name, variant in self.variants.items():
             if isinstance(variant, Distilled) and task == "regression" and "temperature" in variant.model_fields_set:
                 yield f"compression.variants.{name}.temperature has no meaning for regression"
+            if isinstance(variant, Pruned) and resampled:
+                yield f"compression.variants.{name}: pruned trains on all rows, which training.resample leaves out"
 
 
 def _undecidable(limits: Limits, task: str, sensitive: Sequence[Sequence[str]]) -> Iterator[str]:

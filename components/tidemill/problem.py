@@ -204,7 +204,7 @@ class Problem(Strict):
         for i, limit in enumerate(self.gates.quality):
             faults += [f"gates.quality.{i}: {fault}" for fault in self._undecidable(limit)]
         if self.compression is not None:
-            faults += self.compression.faults(self.task, self.sensitive)
+            faults += self.compression.faults(self.task, self.sensitive, self.training.resample is not None)
         return faults
 
     def _tuning_faults(self) -> list[str]:

@@ -94,6 +94,7 @@ def run(
         UserCodeError: if a format lacks an operation of the model.
         DataError: if there are too few rows, or the test split can't be read.
     """
+    Path(checkpoints).mkdir(parents=True, exist_ok=True)
     opened, examples, model = open_bundle(Path(bundle)), Path(examples), Path(model)
     settings = opened.problem.compression
     if settings is None:
@@ -102,7 +103,18 @@ def run(
     original = SavedNetwork(model)
     wanted = [v.representative_rows for v in settings.variants.values() if isinstance(v, LiteRT)]
     sample = training_rows(examples, original, max([max(BATCHES), *wanted]))
-    workshop = Workshop(opened, Path(transformed), Path(transform_graph), model, original, sample, Path(checkpoints))
+    workshop = Workshop(
+        bundle=opened,
+        inputs=inputs,
+        examples=examples,
+        transformed=Path(transformed),
+        transform_graph=Path(transform_graph),
+        model=model,
+        champion=Path(champion),
+        original=original,
+        sample=sample,
+        checkpoints=Path(checkpoints),
+    )
     with (
         # Entered first, replaced last: what gates trust must not be there before what it is about.
         replaced_directory(Path(compression)) as evidence_dir,

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from tidemill.bundle import Bundle
 from tidemill.compress import litert, onnx_file
+from tidemill.compress.distillation import Student, Teacher, teach
+from tidemill.compress.fitting import Course, take_weights
 from tidemill.compress.measures import Size, weights_content
 from tidemill.compress.networks import LiteRTNetwork, Network, OnnxNetwork, SavedNetwork
-from tidemill.compression import LiteRT, Onnx, Variant
-from tidemill.errors import ProblemError
+from tidemill.compress.pruning import Pruner, Schedule
+from tidemill.compression import Distilled, LiteRT, Pruned, Variant
+from tidemill.evaluate.evaluation import Inputs
 from tidemill.network import read_weights
+from tidemill.train.architectures import ARCHITECTURES
+from tidemill.train.export import write_model
+from tidemill.train.models import build_model
+from tidemill.train.precision import computing_in
+from tidemill.transform.features import TransformedFeatures
+from tidemill.transform.graph import load_transform
 
 
 @dataclass(frozen=True)
@@ -38,18 +50,24 @@ class Workshop:
     """What variants are made from.
 
     Attributes:
+        inputs: of the evaluation.
+        examples: raw rows per split.
         transformed: Parquet per split.
         transform_graph: tf.Transform's output with features.json.
         model: the trained model's artefact.
+        champion: the one in production; an empty or absent directory where there is none.
         original: the same, loaded.
         sample: transformed training rows.
         checkpoints: directory that outlives a killed run.
     """
 
     bundle: Bundle
+    inputs: Inputs
+    examples: Path
     transformed: Path
     transform_graph: Path
     model: Path
+    champion: Path
     original: SavedNetwork
     sample: Mapping[str, np.ndarray]
     checkpoints: Path
@@ -64,10 +82,79 @@ class Workshop:
         if isinstance(variant, LiteRT):
             content = litert.convert(name, variant, self.model, self.original.inputs, self.sample, self._blamed)
             return self._file(directory / "model.tflite", content, LiteRTNetwork(content, self.original.inputs))
-        if not isinstance(variant, Onnx):
-            raise ProblemError(f"compression.variants.{name}", f"{variant.kind} is not made yet")
+        if isinstance(variant, Pruned):
+            return self._pruned(name, variant, directory)
+        if isinstance(variant, Distilled):
+            return self._distilled(name, variant, directory)
         content = onnx_file.convert(name, variant, self.original, self._blamed)
         return self._file(directory / "model.onnx", content, OnnxNetwork(content, self.original.inputs))
+
+    def _pruned(self, name: str, variant: Pruned, directory: Path) -> Made:
+        course = self._course(name, variant, self.transformed, self._described, {"early_stopping_patience": None})
+        context = course.context()
+        with computing_in(course.training.precision):
+            network = build_model(self.bundle, context)
+        take_weights(network, read_weights(self.model), self._blamed)
+        pruner = Pruner(Schedule(variant.sparsity, max(1, round(variant.end * context.max_steps)), variant.every_steps))
+        course.fit(network, pruner.attach)
+        return self._saved(name, network, directory, {"sparsity": pruner.finish()}, {})
+
+    def _distilled(self, name: str, variant: Distilled, directory: Path) -> Made:
+        teacher = Teacher.chosen(variant.teacher, self.inputs, self.model, self.champion)
+        print(f"compress: {name} learns from the {teacher.who} model{f': {teacher.reason}' * bool(teacher.reason)}")
+        smaller = {
+            "model": variant.model,
+            "hidden_units": variant.hidden_units,
+            "embedding_dimensions": variant.embedding_dimensions,
+            # How the teacher was made to see rare classes is in its answers already.
+            **{"class_weights": None, "focal_gamma": None, "resample": None},
+        }
+        with tempfile.TemporaryDirectory(dir=self.checkpoints) as scratch:
+            taught = Path(scratch)
+            described = teach(teacher, self.inputs, self.examples, self.transformed, self._described, taught)
+            course = self._course(name, variant, taught, described, smaller, {"teacher": teacher.digest})
+            context = course.context(self._described.features)
+            with computing_in(course.training.precision):
+                network = ARCHITECTURES[variant.model](context)
+            student = Student(network, context.task, variant.temperature, variant.soft)
+            student.compile(optimizer=context.optimizer())
+            course.fit(student)
+        return self._saved(name, network, directory, teacher.about, {"teacher": teacher.digest})
+
+    def _course(
+        self,
+        name: str,
+        variant: Pruned | Distilled,
+        transformed: Path,
+        described: TransformedFeatures,
+        changes: Mapping[str, Any],
+        key: Mapping[str, Any] | None = None,
+    ) -> Course:
+        training = self.bundle.problem.training
+        training = training.model_copy(
+            update={
+                "max_epochs": variant.epochs,
+                "max_steps": None,
+                "learning_rate": variant.learning_rate or training.learning_rate,
+                **changes,
+            }
+        )
+        keras.utils.set_random_seed(training.seed)
+        depends = {"model": self.original.manifest.digest, "bundle": self.bundle.digest, **(key or {})}
+        return Course(transformed, described, training, self.checkpoints / name, depends)
+
+    def _saved(
+        self, name: str, network: keras.Model, directory: Path, about: Mapping[str, Any], lineage: Mapping[str, str]
+    ) -> Made:
+        before = self.original.manifest
+        made_of = {**before.lineage, "variant": name, "compressed_from": before.digest, **lineage}
+        directory.mkdir()
+        manifest = write_model(directory, self.bundle.problem, load_transform(self.transform_graph), network, made_of)
+        return saved(directory, {**about, "digest": manifest.digest})
+
+    @cached_property
+    def _described(self) -> TransformedFeatures:
+        return TransformedFeatures.read(self.transform_graph)
 
     @property
     def _blamed(self) -> str:
