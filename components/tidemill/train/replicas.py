@@ -35,6 +35,11 @@ def make_steps(
     return ReplicatedSteps(model, packing, context, weighted, distribution)
 
 
+def applies_within(strategy: tf.distribute.Strategy) -> bool:
+    """Tells whether each replica applies the optimizer itself: what a TPU holds is changed only by what runs on it."""
+    return isinstance(strategy, tf.distribute.TPUStrategy)
+
+
 _SEED = "seed_generator_state"
 
 
@@ -55,8 +60,7 @@ class ReplicatedSteps(Steps):
     ) -> None:
         self._distribution, self._strategy = distribution, distribution.strategy
         self._size = context.batch_size // distribution.place.workers
-        # A TPU's variables can be changed only by what runs on it.
-        self._applies_within = isinstance(self._strategy, tf.distribute.TPUStrategy)
+        self._applies_within = applies_within(self._strategy)
         self._over_workers = traced(self._sum, [tf.TensorSpec([None], tf.float64)])
         super().__init__(model, packing, context, weighted)
         self._spread_seeds()
@@ -114,7 +118,7 @@ class ReplicatedSteps(Steps):
     def agreed_text(self, text: str) -> str:
         data = np.frombuffer(text.encode(), np.uint8)
         (size,) = self.agreed([np.array(len(data))])
-        (data,) = self.agreed([np.resize(data, size) if len(data) else np.zeros(size, np.uint8)])
+        (data,) = self.agreed([np.resize(data, int(size)) if len(data) else np.zeros(int(size), np.uint8)])
         return str(data.tobytes(), "utf-8")
 
     def _own_metrics(self) -> None:
@@ -281,8 +285,8 @@ class ReplicatedSteps(Steps):
 
     def _summed(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Returns the arrays summed over the workers, in float64 on the way, which holds all that there are here."""
-        if self._distribution.place.workers == 1:
-            return list(arrays)
+        if self._distribution.place.workers == 1 or not sum(array.size for array in arrays):
+            return list(arrays)  # nothing to send: TensorFlow 2.21 dies of reducing it
         flat = np.concatenate([np.asarray(array, np.float64).ravel() for array in arrays])
         parts = np.split(self._over_workers(flat).numpy(), np.cumsum([array.size for array in arrays])[:-1])
         return [part.reshape(array.shape).astype(array.dtype) for part, array in zip(parts, arrays, strict=True)]

@@ -138,9 +138,9 @@ class Steps:
         inputs = sample(self._context, 2)
         with self._context.strategy.scope():
             prediction = tf.cast(call_model(self.model, inputs, training=False), tf.float32)
-        self._own_metrics()
         self.model.compute_loss(inputs, labels, prediction, weights)
         self.model.compute_metrics(inputs, labels, prediction, weights)
+        self._own_metrics()  # all of them, now that Keras has made them
         self.model.reset_metrics()
 
     def _own_metrics(self) -> None:

@@ -8,6 +8,7 @@ import pytest
 from tidemill.errors import DataError, PlatformError
 from tidemill.train import batches
 from tidemill.train.batches import Block, Examples, Packing, summarize_labels
+from tidemill.train.place import Place
 from tidemill.transform.features import TransformedFeatures
 
 
@@ -181,3 +182,94 @@ def test_a_truncated_file_is_told(make_inputs):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(PlatformError, match=r"part-00000.parquet: is not a whole Parquet file"):
         Examples(inputs.transformed, "train", Packing(TransformedFeatures.read(inputs.transform_graph)))
+
+
+def shares(inputs, packing, workers):
+    return [Examples(inputs.transformed, "train", packing, place=Place(w, workers)) for w in range(workers)]
+
+
+@pytest.mark.parametrize("memory", ["in memory", "in windows"])
+@pytest.mark.parametrize(("workers", "size"), [(2, 32), (3, 20), (7, 5), (23, 4)])
+def test_workers_have_every_example_once_in_an_epoch(inputs, packing, monkeypatch, memory, workers, size):
+    """1,030 rows in row groups of 100 and 15: with 23 workers, fewer row groups than workers."""
+    if memory == "in windows":
+        monkeypatch.setattr(batches, "WINDOW_BYTES", 250 * packing.row_bytes)
+    monkeypatch.setattr(batches, "BLOCK_ROWS", 160)
+    found = [list(each.blocks(size, order=(0, 1))) for each in shares(inputs, packing, workers)]
+    numbers = [row_numbers(blocks) for blocks in found]
+    assert sorted(flat(flat(numbers))) == list(range(1030))
+    assert {len(blocks) for blocks in found} == {len(found[0])}, "all workers make as many calls"
+    assert all(len(block) == len(found[0][0]) for blocks in found for block in blocks[:-1])
+
+
+@pytest.mark.parametrize(("workers", "size"), [(2, 32), (3, 20), (7, 5), (23, 4), (5, 206), (5, 103)])
+def test_workers_know_of_each_step_how_many_examples_it_has(inputs, packing, workers, size):
+    each = shares(inputs, packing, workers)
+    assert {share.steps(size) for share in each} == {-(-1030 // (size * workers))}
+    steps = each[0].steps(size)
+    real = np.sum([np.clip(share.rows - size * np.arange(steps), 0, size) for share in each], axis=0)
+    for share in each:
+        assert share.examples(size, 0, steps).tolist() == real.tolist()
+        assert share.examples(size, steps - 1, 1).tolist() == real[-1:].tolist()
+    assert real.sum() == 1030
+    assert real.min() > 0
+
+
+def test_a_workers_share_is_whole_row_groups_but_for_its_ends(inputs, packing):
+    """515 rows of each of two files: with two workers each reads one file, and nothing of the other."""
+    first, second = shares(inputs, packing, 2)
+    assert {group.path.name for group in first._groups} == {"part-00000.parquet"}
+    assert {group.path.name for group in second._groups} == {"part-00001.parquet"}
+    thirds = shares(inputs, packing, 3)
+    cut = [group for share in thirds for group in share._groups if group.rows not in (100, 15)]
+    assert len(cut) == 4, "two borders within a row group, each of which is read by two workers"
+
+
+def test_a_worker_with_nothing_in_the_last_step_has_an_empty_block(inputs, packing, monkeypatch):
+    """1,030 rows of three workers are 343, 343 and 344; the last step of 343 rows each has one row in all."""
+    monkeypatch.setattr(batches, "BLOCK_ROWS", 343)
+    lengths = [[len(b) for b in share.blocks(343)] for share in shares(inputs, packing, 3)]
+    assert lengths == [[343, 0], [343, 0], [343, 1]]
+    assert [len(b) for b in shares(inputs, packing, 3)[0].blocks(343, skip=343)] == [0]
+
+
+@pytest.mark.parametrize("steps", [0, 3, 7])
+def test_a_worker_enters_an_epoch_in_the_middle_with_the_same_blocks(inputs, packing, monkeypatch, steps):
+    monkeypatch.setattr(batches, "WINDOW_BYTES", 250 * packing.row_bytes)
+    monkeypatch.setattr(batches, "BLOCK_ROWS", 160)
+    share = shares(inputs, packing, 2)[1]
+    whole = row_numbers(share.blocks(32, order=(3, 4)))
+    rest = row_numbers(share.blocks(32, order=(3, 4), skip=steps * 32))
+    assert flat(rest) == flat(whole)[steps * 32 :]
+    assert rest[1:] == whole[len(whole) - len(rest) + 1 :], "blocks end where they did, so calls have the same steps"
+
+
+def test_workers_do_not_draw_the_same_order(inputs, packing):
+    first, second = (flat(row_numbers(share.blocks(64, order=(0, 0)))) for share in shares(inputs, packing, 2))
+    assert [number - 515 for number in second] != first
+
+
+def test_blocks_are_made_ahead_of_who_takes_them(inputs, packing):
+    made = []
+
+    def noted(blocks):
+        for block in blocks:
+            made.append(len(made))
+            yield block
+
+    examples = Examples(inputs.transformed, "train", packing)
+    whole = row_numbers(examples.blocks(64))
+    taken = batches.ahead(noted(examples.blocks(64)))
+    assert row_numbers([next(taken)]) == whole[:1]
+    assert row_numbers(taken) == whole[1:]
+    with pytest.raises(ZeroDivisionError):
+        list(batches.ahead(noted(Block(1 / 0, None, None, None) for _ in range(1))))
+
+
+def test_a_block_is_padded_with_zeros(inputs, packing):
+    block = next(iter(Examples(inputs.transformed, "train", packing).blocks(64)))[:3]
+    padded = block.padded(5)
+    assert len(padded) == 5
+    assert not padded.dense[3:].any()
+    assert not padded.ids[3:].any()
+    np.testing.assert_array_equal(padded.dense[:3], block.dense)
