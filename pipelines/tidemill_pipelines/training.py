@@ -87,12 +87,13 @@ def composed(
                 beam_runner=beam_runner,
                 beam_flags=beam_flags,
             ).after(data_gate)
+            chosen = found(whole=bundle, shape=shape, examples=examples, transformed=transformed)
             trained = release.train(
                 bundle=shape,
                 transformed=transformed.outputs["transformed"],
                 transform_graph=transformed.outputs["transform_graph"],
                 **({"champion": champion.outputs["champion"]} if choices.from_champion else {}),
-                **found(whole=bundle, shape=shape, examples=examples, transformed=transformed),
+                **chosen,
                 **({"workers": workers} if takes(release.train, "workers") else {}),
                 **release.extra(release.train),
             )
@@ -105,6 +106,7 @@ def composed(
                     transform_graph=transformed.outputs["transform_graph"],
                     model=model,
                     champion=champion.outputs["champion"],
+                    **chosen,
                 )
                 model = smaller.outputs["released"] if choices.releases_variant else model
             evaluated = evaluate(

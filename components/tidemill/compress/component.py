@@ -16,6 +16,7 @@ def compress(
     compressed: dsl.Output[dsl.Artifact],
     compression: dsl.Output[dsl.Artifact],
     released: dsl.Output[dsl.Model],
+    hyperparameters: dsl.Input[dsl.Artifact] = None,  # type: ignore[assignment]  # KFP's notation
 ):
     """Makes the variants that the problem asks for, and holds each against its limits on the raw test split.
 
@@ -29,6 +30,7 @@ def compress(
         compressed: a directory per variant, and sizes, latencies, metrics and their differences in `manifest.json`.
         compression: the compression gate's decision with reasons.
         released: the variant that takes the model's place; an empty directory where none does.
+        hyperparameters: what a tuning found, by which the model was trained.
     """
     from tidemill.stage import Stage
 
@@ -49,5 +51,6 @@ def compress(
                 compression.path,
                 released.path,
                 checkpoints,
+                hyperparameters.path if hyperparameters else None,
             )
         )

@@ -20,6 +20,7 @@ from tidemill.compression import ORIGINAL, Compression, LiteRT
 from tidemill.errors import ProblemError
 from tidemill.evaluate.evaluation import Inputs
 from tidemill.files import digest_tree, replaced_directory, write_json
+from tidemill.hyperparameters import tuned
 
 EVIDENCE = "compression.json"
 
@@ -72,6 +73,7 @@ def run(
     compression: str | Path,
     released: str | Path,
     checkpoints: str | Path,
+    hyperparameters: str | Path | None = None,
 ) -> CompressionReport:
     """Makes, measures and judges every variant that the problem asks for.
 
@@ -88,6 +90,7 @@ def run(
         compression: directory for the gate's evidence.
         released: directory for the model artefact that takes the trained model's place; empty when none does.
         checkpoints: directory that outlives a killed run.
+        hyperparameters: artefact that the model was trained by, if there is one; see `tidemill.hyperparameters`.
 
     Raises:
         ProblemError: if the problem asks for none.
@@ -95,7 +98,8 @@ def run(
         DataError: if there are too few rows, or the test split can't be read.
     """
     Path(checkpoints).mkdir(parents=True, exist_ok=True)
-    opened, examples, model = open_bundle(Path(bundle)), Path(examples), Path(model)
+    opened = tuned(open_bundle(Path(bundle)), Path(hyperparameters) if hyperparameters else None)
+    examples, model = Path(examples), Path(model)
     settings = opened.problem.compression
     if settings is None:
         raise ProblemError("problem.yaml", "needs `compression` for this stage")
