@@ -156,7 +156,7 @@ def _trial(trial: Any, tuning: Tuning, trials: Path) -> dict[str, Any]:
     """Returns a trial as the study has it: with its own report if it left one, or else with what Vertex AI measured."""
     number, path = int(trial.id) - 1, trials / trial.id / _RESULT
     measured = {metric.metric_id: metric.value for metric in trial.final_measurement.metrics}
-    result: dict[str, Any] = {"metrics": measured}
+    result: dict[str, Any] = {"metrics": measured, "folds": []}
     if path.is_file():
         result = json.loads(path.read_text(encoding="utf-8"))
     sound = trial.state.name == "SUCCEEDED" and tuning.objective in measured

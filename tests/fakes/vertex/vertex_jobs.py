@@ -13,7 +13,7 @@ from vertex_world import Refusal, World, check_display_name, check_labels, match
 
 _STATE: Final = sdk.JobState
 _STRATEGY: Final = sdk.Scheduling.Strategy
-_ENDED: Final = (_STATE.JOB_STATE_SUCCEEDED, _STATE.JOB_STATE_FAILED, _STATE.JOB_STATE_CANCELLED)
+ENDED: Final = (_STATE.JOB_STATE_SUCCEEDED, _STATE.JOB_STATE_FAILED, _STATE.JOB_STATE_CANCELLED)
 _WEEK_S: Final = 604_800
 _POOLS: Final = 4
 _ENVIRONMENT: Final = 100
@@ -43,7 +43,7 @@ _SLICES: Final = {
 _FLEXIBLE: Final = ("NVIDIA_L4", "NVIDIA_TESLA_A100", "NVIDIA_A100_80GB", "NVIDIA_H100_80GB")
 
 
-class AllJobs(Jobs):
+class CustomJobs(Jobs):
     """Answers for custom jobs, and for batch predictions as `Jobs` does."""
 
     def create_custom_job(self, request: Any) -> Any:
@@ -64,14 +64,12 @@ class AllJobs(Jobs):
         self.world.check_parent(request.parent)
         found = matching(self.world.custom_jobs.values(), request.filter, ("display_name",))
         shown, token = page(found, request.page_size, request.page_token)  # in no order that the API promises
-        if unknown := [path for path in request.read_mask.paths if path not in sdk.CustomJob.meta.fields]:
-            raise Refusal("INVALID_ARGUMENT", f"Invalid field mask path: '{unknown[0]}'.")
-        masked = [_masked(job, request.read_mask.paths) for job in shown]
+        masked = [masked_job(job, request.read_mask.paths) for job in shown]
         return sdk.ListCustomJobsResponse(custom_jobs=masked, next_page_token=token)
 
     def cancel_custom_job(self, request: Any) -> Any:
         job = self._custom(request.name)
-        if job.state in _ENDED:
+        if job.state in ENDED:
             raise Refusal("FAILED_PRECONDITION", f"The job is in state {job.state.name}.")
         job.state = _STATE.JOB_STATE_CANCELLING
         return empty_pb2.Empty()
@@ -84,7 +82,7 @@ class AllJobs(Jobs):
 
     def _advance(self, job: Any) -> None:
         """Takes a job to what the next look will see: running, then what the test wants."""
-        if job.state in _ENDED:
+        if job.state in ENDED:
             return
         if job.state == _STATE.JOB_STATE_CANCELLING:
             job.state, job.end_time = _STATE.JOB_STATE_CANCELLED, now()
@@ -217,9 +215,13 @@ def _check_persistent(world: World, spec: Any, pools: list[Any], key: str) -> No
         raise Refusal("INVALID_ARGUMENT", "A job on a PersistentResource cannot consume reservations.")
 
 
-def _masked(job: Any, paths: Any) -> Any:
-    shown = sdk.CustomJob(job)
-    for name in sdk.CustomJob.meta.fields:
+def masked_job(job: Any, paths: Any) -> Any:
+    """Returns the fields of a job that a list shows."""
+    kind = type(job)
+    if unknown := [path for path in paths if path not in kind.meta.fields]:
+        raise Refusal("INVALID_ARGUMENT", f"Invalid field mask path: '{unknown[0]}'.")
+    shown = kind(job)
+    for name in kind.meta.fields:
         if paths and name not in paths:
-            type(shown).pb(shown).ClearField(name)
+            kind.pb(shown).ClearField(name)
     return shown

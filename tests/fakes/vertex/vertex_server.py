@@ -35,12 +35,12 @@ from google.cloud.aiplatform_v1.types import prediction_service
 from google.longrunning import operations_pb2
 from google.protobuf import json_format
 from vertex_endpoints import Endpoints, Predictions
-from vertex_jobs import AllJobs
 from vertex_logging import ADDRESS, logging_server
 from vertex_models import Models
 from vertex_pipelines import Pipelines
 from vertex_schedules import Schedules
 from vertex_storage import storage_server
+from vertex_tunings import AllJobs
 from vertex_wire import Method, handler, methods
 from vertex_world import Refusal, Scripted, World
 

@@ -67,6 +67,7 @@ class World:
         job_limit: pipeline jobs that may run at once.
         failing_tasks: task name to the error that it ends with, in jobs that are made from now on.
         failing_jobs: the errors that the next custom jobs end with.
+        failing_trials: ids of those that report no objective.
         persistent_resources: network and key of each, by its id.
         logs: Cloud Logging's entries by the job's number.
         log_refusals: status, code and message of the next answers of Cloud Logging.
@@ -88,7 +89,9 @@ class World:
     asked: dict[str, int] = field(default_factory=dict)
     batches: dict[str, Any] = field(default_factory=dict)
     custom_jobs: dict[str, Any] = field(default_factory=dict)
+    tunings: dict[str, Any] = field(default_factory=dict)
     failing_jobs: list[str] = field(default_factory=list)
+    failing_trials: set[str] = field(default_factory=set)
     persistent_resources: dict[str, tuple[str, str]] = field(default_factory=dict)
     logs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     log_refusals: list[tuple[int, str, str]] = field(default_factory=list)
