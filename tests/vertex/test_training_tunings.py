@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +155,7 @@ def test_the_trials_of_a_job_make_a_study(study: Any, fake: Any, capfd: pytest.C
     assert (told["trials"], told["failed"], told["attempts"]) == (5, 1, 1)
     assert [trial["state"] for trial in trials] == ["complete", "failed", "complete", "complete", "complete"]
     assert trials[1]["reason"] == "the loss is not finite"
-    assert trials[0]["results"] == [{"metrics": {"auc": 1.0}, "number": 0, "rung": 0}]
+    assert trials[0]["results"] == [{"metrics": {"auc": 1.0}, "folds": [], "number": 0, "rung": 0}]
     assert trials[2]["results"] == [{**own, "number": 2}]
     assert trials[1]["hyperparameters"] == {
         "learning_rate": 0.1,
@@ -214,18 +213,12 @@ def test_logs_of_trials_are_told_and_a_cancelled_job_ends(clients: Any, fake: An
     started = jobs.submit(TrainingJob("tidemill-tune-0a1b", (), 1, Path("/gcs/example-bucket/shared")))
     assert jobs.status(started).state == "running"
     first = jobs.trials(started)[0].custom_job.rsplit("/", 1)[-1]
-    labels = {"job_id": first, "task_name": "workerpool0-0"}
-    line = {
-        "insertId": "1",
-        "timestamp": "2026-01-01T00:00:00Z",
-        "textPayload": "step 1",
-        "resource": {"labels": labels},
-    }
-    fake.ask("log", first, [line])
+    resource = {"labels": {"job_id": first, "task_name": "workerpool0-0"}}
+    line = {"insertId": "1", "timestamp": "2026-01-01T00:00:00Z", "textPayload": "step 1"}
+    fake.ask("log", first, [{**line, "resource": resource}])
     assert list(jobs.logs(started)) == ["trial-1: worker-0: step 1"]
     assert "hyperparameter" in jobs.place(started)
-    again = replace(TrainingJob("tidemill-tune-ffff", (), 1, Path("/gcs/example-bucket/shared")))
-    other = jobs.submit(again)
+    other = jobs.submit(TrainingJob("tidemill-tune-ffff", (), 1, Path("/gcs/example-bucket/shared")))
     jobs.cancel(other)
     assert jobs.status(other).state == "cancelled"
     jobs.cancel(other)
