@@ -26,6 +26,7 @@ from tidemill.instances import arrays_from_batch
 BATCH_ROWS = 65_536
 _COUNTS = "counts.npz"
 _PREDICT_ROWS = 8_192  # what a model has in memory at once
+_PREDICT_NUMBERS = 1 << 26  # 256 MiB of features
 CANDIDATE, CHAMPION, BASELINE = "candidate", "champion", "baseline"
 SCORES = {
     "binary_classification": "probability",
@@ -70,6 +71,7 @@ class Model:
         self.manifest = ModelManifest.read(Path(directory))
         self._loaded = tf.saved_model.load(str(Path(directory) / SAVED_MODEL))  # must outlive its signature
         self._signature = self._loaded.signatures["serving_default"]
+        self._rows = predict_rows(self._loaded.signatures.get("transform_features"))
 
     def predict(self, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
         """Returns the outputs of ``serving_default`` for every row.
@@ -77,8 +79,8 @@ class Model:
         Raises:
             TidemillError: if the model answers another number of rows than it was asked.
         """
-        starts = range(0, batch.num_rows, _PREDICT_ROWS)
-        answers = [self._predict(batch.slice(start, _PREDICT_ROWS)) for start in starts]
+        starts = range(0, batch.num_rows, self._rows)
+        answers = [self._predict(batch.slice(start, self._rows)) for start in starts]
         return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}
 
     def _predict(self, batch: pa.RecordBatch) -> dict[str, np.ndarray]:
@@ -89,6 +91,18 @@ class Model:
             if len(answer) != batch.num_rows:
                 raise TidemillError("model", f"{name} needs one answer per row, {batch.num_rows}", f"{len(answer)}")
         return answers
+
+
+def predict_rows(transform: Any) -> int:
+    """Returns the rows that a model has in memory at once: fewer where its features are images.
+
+    Args:
+        transform: the signature ``transform_features``, if the model has it.
+    """
+    if transform is None:
+        return _PREDICT_ROWS
+    numbers = sum(spec.shape[1:].num_elements() or 1 for spec in transform.structured_outputs.values())
+    return max(1, min(_PREDICT_ROWS, _PREDICT_NUMBERS // max(1, numbers)))
 
 
 class PredictParts(beam.DoFn):

@@ -31,7 +31,6 @@ from tidemill.validate.forked import Forked
 Statistics: TypeAlias = statistics_pb2.DatasetFeatureStatisticsList
 
 BATCH_ROWS = 65_536
-IMAGE_BATCH_ROWS = 1024  # where a row may take 100 kB
 _BUFFER_ROWS = 2 * BATCH_ROWS  # held back over all cells of a split; bounds memory whatever the number of cells
 _ROWS_WORTH_A_FORK = 5_000
 _HISTOGRAM_BUCKETS = 20
@@ -135,13 +134,13 @@ class _Work:
     digested: frozenset[str]
 
 
-def _batches(files: Sequence[Path], columns: Sequence[str], rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+def _batches(files: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     if not columns:
         return
     for path in files:
         try:
             with pq.ParquetFile(path) as file:
-                yield from file.iter_batches(rows, columns=list(dict.fromkeys(columns)), use_threads=False)
+                yield from file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(columns)), use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise PlatformError(
                 str(path), "cannot be read as Parquet", str(error).splitlines()[0], "run ingest again"
@@ -220,8 +219,7 @@ def _count_split(
 def _accumulate(work: _Work, split: str, generators: Sequence[Any]) -> dict[Cell, _Accumulation]:
     cells: dict[Cell, _Accumulation] = {}
     held = 0
-    batch_rows = IMAGE_BATCH_ROWS if work.digested else BATCH_ROWS
-    for batch in _batches(parts(work.examples, split), [*work.columns, *work.plan.columns], batch_rows):
+    for batch in _batches(parts(work.examples, split), [*work.columns, *work.plan.columns]):
         for cell, rows in work.plan.split(batch):
             accumulation = cells.setdefault(cell, _Accumulation(generators))
             accumulation.hold(_digests(_select(rows, work.columns), work.digested))

@@ -7,17 +7,15 @@ import hashlib
 import pyarrow as pa
 
 from tidemill.problem import parse_problem
-from tidemill.validate import statistics
 from tidemill.validate.columns import images, roles
 from tidemill.validate.statistics import describe
 
 
-def test_images_are_counted_by_digest(tmp_path, monkeypatch):
+def test_images_are_counted_by_digest(tmp_path):
     long = ["A" * 50_000, "B" * 50_000, "A" * 50_000, None]
     (tmp_path / "train").mkdir()
     pa.parquet.write_table(pa.table({"sign": long, "n": [1, 2, 3, 4]}), tmp_path / "train" / "part-0.parquet")
     kinds = {"sign": "string", "n": "int64"}
-    monkeypatch.setattr(statistics, "IMAGE_BATCH_ROWS", 3)
     (sign, _) = describe(tmp_path, {"train": 4}, kinds, digested=("sign",)).splits["train"].whole.datasets[0].features
     common = sign.string_stats.common_stats
     assert (common.num_non_missing, common.num_missing, sign.string_stats.unique) == (3, 1, 2)
