@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -104,13 +105,30 @@ def concluded(bundle: Bundle, study: Study, objectives: Objectives) -> tuple[Con
         if objectives.fair
         else [],
         "importance": importance(sound, objectives),
-        "log": sorted(path for path, dimension in tuning.space.items() if dimension.log),
-        "all": [_row(trial, objectives) for trial in study.trials],
+        "log": sorted({name for trial in study.trials for name, text in trial.distributions.items() if _log(text)}),
+        "all": [_row(trial, objectives, _settings(bundle, study, trial)) for trial in study.trials],
     }
     return conclusion, TuningDocument(content)
 
 
-def _row(trial: Trial, objectives: Objectives) -> dict[str, Any]:
+def _log(distribution: str) -> bool:
+    """Tells whether a distribution, as Optuna writes it, is over logarithms."""
+    return bool(json.loads(distribution)["attributes"].get("log"))
+
+
+def _settings(bundle: Bundle, study: Study, trial: Trial) -> dict[str, Any]:
+    """Returns what a trial was trained with of all that was searched: the problem's own where it says nothing."""
+    own = bundle.problem.training.model_dump(mode="json")
+    settings = {}
+    for path in dict.fromkeys(path for other in study.trials for path in other.hyperparameters):
+        value: Any = own
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        settings[path] = trial.hyperparameters.get(path, value)
+    return settings
+
+
+def _row(trial: Trial, objectives: Objectives, settings: Mapping[str, Any]) -> dict[str, Any]:
     last = trial.results[-1] if trial.results and trial.state != "failed" else None
     values = objectives.values(last) if last else ()
     return {
@@ -118,12 +136,13 @@ def _row(trial: Trial, objectives: Objectives) -> dict[str, Any]:
         "state": trial.state,
         "reason": trial.reason,
         "hyperparameters": dict(trial.hyperparameters),
+        "settings": dict(settings),
         "rung": trial.rung,
         "epochs": last.epochs if last else 0,
         "value": values[0] if values else None,
         "gap": values[1] if len(values) > 1 else None,
         "folds": [fold.get(objectives.metric) for fold in last.folds] if last else [],
-        "seconds": sum(result.seconds for result in trial.results),
+        "seconds": trial.seconds,
         "curve": [
             {"epochs": r.epochs, "value": objectives.values(r)[0]} for r in trial.results if objectives.fault(r) is None
         ],

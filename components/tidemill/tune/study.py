@@ -31,7 +31,7 @@ class Result:
         metrics: of the eval rows by name, ``loss`` among them; the mean over the folds where there are some.
         folds: the same by fold; one without cross-validation.
         gap: the fairness metric, if it was asked for.
-        seconds: of training and evaluation in this rung, all folds together.
+        seconds: of training and evaluation since the trial began, earlier rungs and all folds together.
         error: why it failed, if it did.
     """
 
@@ -51,7 +51,12 @@ class Result:
     def read(cls, directory: Path) -> Result | None:
         """Returns the result that a trial put out; None for a place in a round that had no trial."""
         path = directory / RESULT_FILE
-        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        return cls.of(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> Result:
+        """Returns the result that JSON holds."""
+        return cls(**{**value, "folds": tuple(value["folds"])})
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,11 @@ class Trial:
         """The rung that it is on, or that it ended on."""
         return self.bracket + len(self.results) - 1 if self.results else self.bracket
 
+    @property
+    def seconds(self) -> float:
+        """Seconds of its training."""
+        return self.results[-1].seconds if self.results else 0.0
+
     def ended(self, state: State, reason: str = "") -> Trial:
         return replace(self, state=state, reason=reason)
 
@@ -104,7 +114,7 @@ class Study:
     @property
     def seconds(self) -> float:
         """Seconds of training, all trials together."""
-        return sum(result.seconds for trial in self.trials for result in trial.results)
+        return sum(trial.seconds for trial in self.trials)
 
     def write(self, directory: Path) -> None:
         write_json(directory / STUDY_FILE, asdict(self))
@@ -112,5 +122,5 @@ class Study:
     @classmethod
     def read(cls, directory: Path) -> Study:
         value = json.loads((directory / STUDY_FILE).read_text(encoding="utf-8"))
-        trials = (Trial(**{**t, "results": tuple(Result(**r) for r in t["results"])}) for t in value["trials"])
+        trials = (Trial(**{**t, "results": tuple(Result.of(r) for r in t["results"])}) for t in value["trials"])
         return cls(tuple(trials), value["round"], value["stopped"])

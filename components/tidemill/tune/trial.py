@@ -98,7 +98,7 @@ def _outcome(bundle: Path, data: Sequence[_Rows], graph: Path, order: Mapping[st
             gaps.append(gap)
     except UserError as error:
         return Result(order["number"], order["rung"], error=str(error))
-    folds = [{**report.metrics, "loss": report.eval_loss} for report in reports]
+    folds = tuple({**report.metrics, "loss": report.eval_loss} for report in reports)
     means = {name: _mean([fold.get(name) for fold in folds]) for name in folds[0]}
     return Result(
         number=order["number"],
