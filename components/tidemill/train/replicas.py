@@ -131,9 +131,9 @@ class ReplicatedSteps(Steps):
             for variable in metric.variables:
                 if self._distribution.place.workers > 1 and variable.aggregation != "sum":
                     raise UserCodeError(
-                        f"metric {metric.name}",
+                        f"metric {variable.path.partition('/')[0]}",
                         "must keep what can be summed over workers",
-                        f"{variable.path}, of aggregation {variable.aggregation!r}",
+                        f"a variable of aggregation {variable.aggregation!r}",
                         "add its variables with aggregation='sum', or train with one worker",
                     )
                 variable._value = tf.Variable(np.array(variable), dtype=variable.dtype, trainable=False)

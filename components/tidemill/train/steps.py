@@ -171,7 +171,7 @@ class Steps:
         begun = tf.timestamp()
 
         def goes_on(i: tf.Tensor, *_: Any) -> tf.Tensor:
-            return i < steps if seconds is None else (i < steps) & (tf.timestamp() - begun < seconds)
+            return i < steps if seconds is None else (i < steps) & ((i < 1) | (tf.timestamp() - begun < seconds))
 
         def body(i: tf.Tensor, total: tf.Tensor, predictions: tf.TensorArray) -> tuple[Any, ...]:
             batch = {name: tensor[i * size : (i + 1) * size] for name, tensor in tensors.items()}
