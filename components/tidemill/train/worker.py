@@ -19,6 +19,7 @@ from tidemill.stage import Stage
 from tidemill.train.heartbeats import Heart
 from tidemill.train.place import Place
 from tidemill.train.preemption import listening
+from tidemill.train.service import CLUSTER_VARIABLE, publish_curves, trainers
 
 _PR_SET_PDEATHSIG = 1
 
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     if given.parent is not None:
         _die_with(given.parent)
+    if (cluster := trainers(os.environ.get(CLUSTER_VARIABLE))) is not None:
+        os.environ[CLUSTER_VARIABLE] = cluster
     try:
         worker = Place.read(os.environ).worker
     except UsageError as error:  # so nobody knows which worker's record this would belong in
@@ -59,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             # What is left of a collective operation when another worker has gone.
             raise PlatformError("train", "needs all its workers", str(error).partition("\n")[0]) from error
         stage.report(report)
+        if worker == 0:
+            publish_curves(given.history, os.environ)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # tearing TensorFlow down takes a second and does nothing for anyone
