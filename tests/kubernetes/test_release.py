@@ -447,7 +447,7 @@ def test_lists_are_read_to_their_last_page(world: World) -> None:
 
 
 def test_the_fakes_fields_are_those_of_the_real_kinds() -> None:
-    """What is applied, and every field that the fake knows, is in the CRDs of KServe and the Gateway API."""
+    """What is applied, and every field that the fake knows, is in the CRDs of KServe, the Gateway API and Trainer."""
     import sys
 
     sys.path.append(str(Path(__file__).parents[1] / "manifests"))
@@ -455,7 +455,7 @@ def test_the_fakes_fields_are_those_of_the_real_kinds() -> None:
     from schemas import Schemas
 
     try:
-        kinds = ("inferenceservices.yaml", "httproutes.yaml")
+        kinds = ("inferenceservices.yaml", "httproutes.yaml", "trainjobs.yaml")
         schemas = Schemas([path for path in tools.crds() if path.name.endswith(kinds)])
     except tools.Missing as reason:
         pytest.skip(str(reason))

@@ -223,7 +223,7 @@ class Cluster:
                 if error.status == 404:
                     return None
                 if error.status == 409 and "/proxy/" not in path:  # a service's own 409 is another thing
-                    raise Conflict(where, "must not have been made or changed meanwhile", "409 Conflict") from error
+                    raise Conflict(where, "must not have been changed meanwhile", "409 Conflict") from error
                 if pause is None or error.status not in RETRIED:
                     remedy = f"grant `{permission}` in namespace {self.namespace}; see targets/KUBERNETES.md"
                     raise http_failure(where, error.status, error.reason or "", error.body, remedy) from error

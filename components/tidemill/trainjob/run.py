@@ -24,7 +24,6 @@ def run(
     shared: Path,
     run_id: str,
     environment: Mapping[str, str],
-    patience: Patience | None = None,
 ) -> dict[str, Any]:
     """Trains by a TrainJob and returns the chief's report, with where the job was.
 
@@ -33,7 +32,6 @@ def run(
         shared: directory that outlives a killed try, on the volume that the workers mount as well; has the task's name.
         run_id: of the pipeline's run, a label.
         environment: of this process: says which workflow it belongs to.
-        patience: by default as settings and problem say.
 
     Raises:
         TidemillError: as the worker raised it that failed.
@@ -52,7 +50,7 @@ def run(
         workflow = Workflow(cluster, environment.get(WORKFLOW_VARIABLE))
         launcher = TrainJobs(cluster, known, workflow.owner())
         hang_s = problem.training.hang_timeout_s
-        patience = patience or Patience(hang_s=hang_s, restarts=known.max_restarts)
+        patience = Patience(poll_s=known.poll_s, hang_s=hang_s, restarts=known.max_restarts)
         outcome = Watch(launcher, job, patience, workflow.cancelled).run()
     handed_back(placed, artefacts)
     return {**outcome.summary, "job": outcome.id, "attempts": outcome.attempts, "workers": known.workers}

@@ -26,6 +26,7 @@ class TrainJobSettings(Strict):
         pull_secrets: names of Secrets for the image's registry.
         max_restarts: TrainJobs that may follow one whose own restarts are used up.
         deadline_s: seconds that one TrainJob may run.
+        poll_s: seconds between two looks at the job; more while nothing happens.
         labels: on the job and its pods.
     """
 
@@ -41,6 +42,7 @@ class TrainJobSettings(Strict):
     pull_secrets: tuple[str, ...] = ()
     max_restarts: int = Field(default=1, ge=0)
     deadline_s: int = Field(default=86400, ge=1)
+    poll_s: float = Field(default=5.0, gt=0)
     labels: Mapping[str, str] = {}
 
     @classmethod

@@ -1,4 +1,4 @@
-"""A Kubernetes API server over real HTTP, as far as releases and logs use it, with KServe's controller behind it.
+"""A Kubernetes API server over real HTTP, as far as releases, training and logs use it, with the controllers behind it.
 
 It keeps resource versions and generations, applies server-side with field managers, refuses unknown fields when asked
 to be strict, and lets a test say what is forbidden, which service becomes ready when, what its predictor answers, and
@@ -18,6 +18,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
+
+import trainer_fake
+from trainer_fake import Play, Script
 
 Json = dict[str, Any]
 Predict = Callable[[Json], tuple[int, Json]]
@@ -71,8 +74,12 @@ SHAPES: Final[Mapping[str, Json]] = {
             ],
         },
     },
+    "trainjobs": trainer_fake.SHAPE,
 }
 """The fields of the CRDs that are used here; any other is unknown. A test holds these against the real CRDs."""
+_MAIN: Final = {"containers": [{"name": "main"}]}
+_READ: Final = {"workflows": "argoproj.io/v1alpha1"}
+"""Kinds that are only read here."""
 
 
 class Refused(Exception):
@@ -129,7 +136,10 @@ class ClusterFake:
 
     def __init__(self, token: str = "token-of-the-test", namespaces: Sequence[str] = ("tidemill",)) -> None:
         self.token, self.namespaces = token, tuple(namespaces)
-        self.kinds = set(SHAPES)
+        self.kinds = {*SHAPES, *_READ}
+        self.runtimes = ["tidemill-tensorflow", "tidemill-tensorflow-gpu", "tidemill-tensorflow-tpu"]
+        self.plays: dict[str, Play] = {}
+        self.play: Callable[[str], Play] = lambda name: Script(trainer_fake.RUNNING, trainer_fake.COMPLETE)
         self.objects: dict[tuple[str, str, str], Json] = {}
         self.pods: list[Json] = []
         self.logs: dict[str, str] = {}
@@ -155,6 +165,8 @@ class ClusterFake:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for play in self.plays.values():
+            play.end()
         for server in (self._server, *self._predictors.values()):
             server.shutdown()
             server.server_close()
@@ -206,6 +218,35 @@ class ClusterFake:
         self.pods.append({"metadata": metadata, "status": {"phase": phase, **more}})
         self.logs[name] = log
 
+    def workflow(self, name: str, **spec: Any) -> None:
+        """Makes the Workflow of a run, or changes what is asked of it."""
+        metadata = {"name": name, "uid": f"uid-of-{name}", "namespace": "tidemill"}
+        self.objects["tidemill", "workflows", name] = {"metadata": metadata, "spec": spec}
+
+    def delete_workflow(self, name: str) -> None:
+        """Deletes a Workflow, and as Kubernetes' garbage collector does, what it owns."""
+        gone = self.objects.pop(("tidemill", "workflows", name))
+        for (_, plural, inner), value in list(self.objects.items()):
+            owners = value["metadata"].get("ownerReferences", ())
+            if any(owner["uid"] == gone["metadata"]["uid"] for owner in owners):
+                self._delete("tidemill", plural, inner, {})
+
+    def node(self, job: Json, number: int, attempt: int, phase: str, says: Json | None = None) -> str:
+        """Has the pod of a TrainJob's node be in a phase; returns its name."""
+        name = f"{job['metadata']['name']}-node-0-{number}-{attempt:05}"
+        if name not in self.logs:
+            labels = {
+                "jobset.sigs.k8s.io/jobset-name": job["metadata"]["name"],
+                "batch.kubernetes.io/job-completion-index": str(number),
+            }
+            self.pod(name, phase, labels)
+        pod = next(p for p in self.pods if p["metadata"]["name"] == name)
+        pod |= {"spec": {"containers": [{"name": "node"}]}, "status": {"phase": phase, **(says or {})}}
+        return name
+
+    def printed(self, pod: str, line: str) -> None:
+        self.logs[pod] += f"{line}\n"
+
     # What follows answers.
 
     def _answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> tuple[int, str, bytes]:
@@ -241,14 +282,17 @@ class ClusterFake:
             return self._listed(self.pods if match[2] == "pods" else self.events, query)
         if match := re.fullmatch(r"/apis/([^/]+/[^/]+)/namespaces/([^/]+)/([a-z]+)(?:/([^/]+))?", path):
             version, namespace, plural, name = match.groups()
-            if plural not in self.kinds or SHAPES[plural]["apiVersion"] != version:
+            known = _READ.get(plural) or SHAPES.get(plural, {}).get("apiVersion")
+            if plural not in self.kinds or known != version:
                 return 404, "text/plain", b"404 page not found\n"
-            verb = {"GET": "get" if name else "list", "PATCH": "patch", "DELETE": "delete"}[method]
+            verb = {"GET": "get" if name else "list", "PATCH": "patch", "DELETE": "delete", "POST": "create"}[method]
             self._permit(verb, plural, namespace)
+            if method == "POST":
+                return self._create(namespace, plural, query, json.loads(body))
             if method == "PATCH":
                 return self._apply(namespace, plural, name, query, headers, body)
             if method == "DELETE":
-                return self._delete(namespace, plural, name)
+                return self._delete(namespace, plural, name, query)
             if name is None:
                 own = [o for key, o in self.objects.items() if key[:2] == (namespace, plural)]
                 return self._listed([self._seen(plural, o) for o in own], query)
@@ -312,9 +356,38 @@ class ClusterFake:
         self.did.append(f"{'create' if now is None else 'change'} {plural} {name}")
         return _json(201 if now is None else 200, made)
 
-    def _delete(self, namespace: str, plural: str, name: str) -> tuple[int, str, bytes]:
-        if self.objects.pop((namespace, plural, name), None) is None:
+    def _create(self, namespace: str, plural: str, query: Mapping[str, str], value: Json) -> tuple[int, str, bytes]:
+        if namespace not in self.namespaces:
+            raise Refused(404, "NotFound", f'namespaces "{namespace}" not found')
+        if query.get("fieldValidation") == "Strict" and (unknown := list(_unknown(value, SHAPES[plural], ""))):
+            told = ", ".join(f'unknown field "{field}"' for field in unknown)
+            raise Refused(400, "BadRequest", f"strict decoding error: {told}")
+        name = value["metadata"]["name"]
+        if value["metadata"].get("namespace", namespace) != namespace:
+            raise Refused(400, "BadRequest", "the namespace of the provided object does not match the request")
+        _check(plural, value)
+        if plural == "trainjobs" and (faults := trainer_fake.faults(value, self.runtimes)):
+            told = 'admission webhook "validator.trainjob.trainer.kubeflow.org" denied the request: '
+            raise Refused(403, "Forbidden", told + "; ".join(faults))
+        if (namespace, plural, name) in self.objects:
+            raise Refused(409, "AlreadyExists", f'{plural} "{name}" already exists')
+        value["metadata"] |= {"resourceVersion": str(next(self._versions)), "uid": f"uid-{next(self._versions)}"}
+        self.objects[namespace, plural, name] = value
+        self.did.append(f"create {plural} {name}")
+        return _json(201, value)
+
+    def _delete(self, namespace: str, plural: str, name: str, query: Mapping[str, str]) -> tuple[int, str, bytes]:
+        value = self.objects.get((namespace, plural, name))
+        if value is None:
             raise Refused(404, "NotFound", f'{plural} "{name}" not found')
+        if plural == "trainjobs" and query.get("propagationPolicy") == "Foreground":
+            if "deletionTimestamp" not in value["metadata"]:
+                self.did.append(f"delete {plural} {name}")
+            value["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["foregroundDeletion"]}
+            return _json(200, value)
+        del self.objects[namespace, plural, name]
+        if plural == "trainjobs":
+            self._end(name)
         self._looks.pop(name, None)
         self.did.append(f"delete {plural} {name}")
         return _status(200, "", "Success")
@@ -323,6 +396,10 @@ class ClusterFake:
         """Returns an object as it is read: KServe's controller has come further with each look at a service."""
         if plural == "httproutes":
             self._tell(value)
+            return value
+        if plural == "trainjobs":
+            return self._trained(value)
+        if plural in _READ:
             return value
         name = value["metadata"]["name"]
         looks = self._looks[name] = self._looks.get(name, 0) + 1
@@ -337,6 +414,23 @@ class ClusterFake:
             told = [{"type": t, "status": "Unknown"} for t in ("PredictorReady", "Ready")]
             value["status"] = {"conditions": told, **copy.deepcopy(controller.status)}
         return value
+
+    def _trained(self, job: Json) -> Json:
+        """Returns a TrainJob as it is read; one that is being deleted is gone when it has been seen once more."""
+        name = job["metadata"]["name"]
+        if "deletionTimestamp" in job["metadata"]:
+            self._end(name)
+            del self.objects["tidemill", "trainjobs", name]
+            return job
+        if name not in self.plays:
+            self.plays[name] = self.play(name)
+        job["status"] = self.plays[name].look(self, job).status
+        return job
+
+    def _end(self, name: str) -> None:
+        if name in self.plays:
+            self.plays[name].end()
+        self.pods = [p for p in self.pods if p["metadata"]["labels"].get("jobset.sigs.k8s.io/jobset-name") != name]
 
     def _tell(self, route: Json) -> None:
         """Writes what the gateway says of a route into its status, which is another version of the object."""
@@ -400,11 +494,24 @@ class ClusterFake:
     def _log(self, pod: str, query: Mapping[str, str]) -> tuple[int, str, bytes]:
         if pod not in self.logs:
             raise Refused(404, "NotFound", f'pods "{pod}" not found')
-        if query.get("container") != "main":
+        found = next((p for p in self.pods if p["metadata"]["name"] == pod), None)
+        if found is None:
+            raise Refused(404, "NotFound", f'pods "{pod}" not found')
+        container = found.get("spec", _MAIN)["containers"][0]["name"]
+        if query.get("container") != container:
             raise Refused(400, "BadRequest", f"container {query.get('container')} is not valid for pod {pod}")
-        found = next(p for p in self.pods if p["metadata"]["name"] == pod)
         if found["status"]["phase"] == "Pending":
-            raise Refused(400, "BadRequest", f'container "main" in pod "{pod}" is waiting to start: ContainerCreating')
+            told = f'container "{container}" in pod "{pod}" is waiting to start: ContainerCreating'
+            raise Refused(400, "BadRequest", told)
+        lines = [(trainer_fake.stamp(n), line) for n, line in enumerate(self.logs[pod].splitlines())]
+        if since := query.get("sinceTime"):
+            if not re.fullmatch(r"[0-9-]{10}T[0-9:]{8}Z", since):
+                raise Refused(400, "BadRequest", f'sinceTime: Invalid value: "{since}"')
+            lines = [(at, line) for at, line in lines if at[:19] >= since[:19]]
+        if query.get("timestamps") == "true":
+            return 200, "text/plain", "".join(f"{at} {line}\n" for at, line in lines).encode()
+        if since:
+            return 200, "text/plain", "".join(f"{line}\n" for _, line in lines).encode()
         return 200, "text/plain", self.logs[pod].encode()
 
     def _listed(self, items: Sequence[Json], query: Mapping[str, str]) -> tuple[int, str, bytes]:
