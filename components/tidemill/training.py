@@ -113,6 +113,11 @@ class Training(Strict):
     )
     checkpoint_every_steps: int = Field(default=500, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
+    checkpoint_uri: str | None = Field(
+        default=None,
+        pattern=r"^\w+://.+",
+        description="Where checkpoints go, such as gs://bucket/directory; beside the task's other files by default.",
+    )
     hang_timeout_s: int = Field(
         default=600, ge=10, description="A worker that takes no step for so long is told by name, and all start again."
     )

@@ -26,7 +26,7 @@ import numpy as np
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
-from tidemill.errors import PlatformError
+from tidemill.errors import PlatformError, ProblemError
 
 NAME: Final = re.compile(r"checkpoint-(?P<step>\d{10})\.(?P<digest>[0-9a-f]{64})\.npz")
 _PARTIAL: Final = ".partial"
@@ -78,7 +78,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | Path, key: str, keep: int = 2, writes: bool = True) -> None:
-        self._files, self._directory = url_to_fs(str(directory))
+        self._files, self._directory = _opened(str(directory))
         self._key, self._keep, self._writes = key, keep, writes
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
@@ -199,12 +199,34 @@ class Checkpoints:
         return str(self._files.unstrip_protocol(self._directory))
 
 
+def directory_of(uri: str | None, scratch: Path) -> str:
+    """Returns where the checkpoints of a training go.
+
+    Args:
+        uri: ``training.checkpoint_uri``; trainings share it, so each has a directory below it.
+        scratch: the training's own directory, the same in every try.
+    """
+    if uri is None:
+        return str(scratch / "train")
+    return f"{uri.rstrip('/')}/{hashlib.sha256(str(scratch.absolute()).encode()).hexdigest()[:16]}"
+
+
 def newest_step(directory: str | Path) -> int | None:
     """Returns the step of the newest checkpoint, whole or damaged, and None where there is none."""
-    files, path = url_to_fs(str(directory))
+    files, path = _opened(str(directory))
     return max(
         (int(matched["step"]) for name in _names(files, path) if (matched := NAME.fullmatch(name))), default=None
     )
+
+
+def _opened(directory: str) -> tuple[AbstractFileSystem, str]:
+    try:
+        files, path = url_to_fs(directory)
+    except (ImportError, ValueError) as error:
+        raise ProblemError(
+            "training.checkpoint_uri", "must be an address that this environment can open", f"{directory}: {error}"
+        ) from error
+    return files, path
 
 
 def _names(files: AbstractFileSystem, directory: str) -> list[str]:

@@ -20,7 +20,7 @@ from tidemill.errors import DataError, ProblemError
 from tidemill.files import digest_tree, replaced_directory, sha256_file
 from tidemill.hyperparameters import tuned
 from tidemill.train.batches import Examples, Packing, summarize_labels
-from tidemill.train.checkpoints import Checkpoints, Progress
+from tidemill.train.checkpoints import Checkpoints, Progress, directory_of
 from tidemill.train.coefficients import id_names, write_coefficients
 from tidemill.train.context import LabelSummary, TrainContext
 from tidemill.train.efficiency import Efficiency
@@ -170,7 +170,8 @@ def run(
     with blamed(reference, opened.directory, "made a model that can't be trained"):
         steps = make_steps(trained, packing, context, train.weighted, distribution)
     key = _key(lineage, distribution, context)
-    newest = Checkpoints(Path(checkpoints) / "train", key, training.keep_checkpoints, place.chief)
+    where = directory_of(training.checkpoint_uri, Path(checkpoints))
+    newest = Checkpoints(where, key, training.keep_checkpoints, place.chief)
     heart = heart or Heart()
     trainer = Trainer(steps, train, evaluation, context, newest, heart, notice or Notice(), place)
     with blamed(reference, opened.directory, "made a model that failed in training", tf.errors.InvalidArgumentError):
@@ -192,6 +193,8 @@ def run(
                 whole = Examples(transformed, "train", packing, weights, scale)
                 write_coefficients(partial, trained, context, whole, names)
             write_history(partial, _history(opened, context, progress, weights, report))
+    if training.checkpoint_uri and progress.stopped:
+        newest.remove()  # nobody else would: the target removes what lies beside the task's files
     steps.agreed_text("")  # no worker leaves before the chief is done: whoever goes takes the others with it
     return report
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tidemill.errors import PlatformError, TidemillError, UserError
 from tidemill.jobs.heartbeats import Watch, forget_heartbeats, name_of
-from tidemill.jobs.job import CHECKPOINTS, RECORDS, TrainingJob
+from tidemill.jobs.job import RECORDS, TrainingJob
 from tidemill.jobs.watch import blamed
 from tidemill.train.checkpoints import newest_step
 from tidemill.train.local_launcher import Gang, LocalLauncher, describe
@@ -42,6 +42,7 @@ class Supervisor:
     Args:
         job: what they are to do.
         launcher: starts them.
+        checkpoints: path or address of the training's, from which is seen whether it gets on.
         hang_timeout_s: how long a worker may get nothing done.
         notice: whether this process is to end.
         say: takes a line for the log.
@@ -51,12 +52,13 @@ class Supervisor:
         self,
         job: TrainingJob,
         launcher: LocalLauncher,
+        checkpoints: str,
         hang_timeout_s: float,
         notice: Notice,
         say: Callable[[str], None] = lambda line: print(line, flush=True),
     ) -> None:
         self._job, self._launcher, self._notice, self._say = job, launcher, notice, say
-        self._hang_timeout_s = hang_timeout_s
+        self._checkpoints, self._hang_timeout_s = checkpoints, hang_timeout_s
 
     def run(self) -> Outcome:
         """Returns when the training is done.
@@ -85,7 +87,7 @@ class Supervisor:
         return Outcome(record["summary"], tuple(restarts))
 
     def _step(self) -> int | None:
-        return newest_step(self._job.shared / CHECKPOINTS / "train")
+        return newest_step(self._checkpoints)
 
     def _try(self) -> TidemillError | None:
         """Runs the workers once. Returns what ended them too early."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
+from typing import Any
 
 from tidemill.bundle import open_bundle
 from tidemill.errors import UsageError
-from tidemill.jobs.job import TrainingJob
+from tidemill.jobs.job import CHECKPOINTS, TrainingJob
+from tidemill.train.checkpoints import directory_of
 from tidemill.train.local_launcher import LocalLauncher
 from tidemill.train.preemption import listening
 from tidemill.train.run import TrainReport, run
@@ -23,8 +24,8 @@ def train(
     scratch: Path,
     hyperparameters: str | None = None,
     workers: int = 1,
-) -> TrainReport:
-    """Trains, and goes on where an earlier try of the task stopped.
+) -> TrainReport | dict[str, Any]:
+    """Trains, and goes on where an earlier try of the task stopped. Returns the report, or the JSON of the chief's.
 
     Args:
         bundle: the problem.
@@ -65,6 +66,7 @@ def train(
         }
         arguments = [text for name, value in given.items() if value for text in (f"--{name}", str(value))]
         job = TrainingJob("train", tuple(arguments), workers, scratch)
-        hang_timeout_s = open_bundle(Path(bundle)).problem.training.hang_timeout_s
-        outcome = Supervisor(job, LocalLauncher(), hang_timeout_s, notice).run()
-    return dataclasses.replace(TrainReport(**outcome.summary), restarts=outcome.restarts)
+        training = open_bundle(Path(bundle)).problem.training
+        checkpoints = directory_of(training.checkpoint_uri, scratch / CHECKPOINTS)
+        outcome = Supervisor(job, LocalLauncher(), checkpoints, training.hang_timeout_s, notice).run()
+    return {**outcome.summary, "restarts": list(outcome.restarts)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import sys
 import threading
@@ -29,7 +30,14 @@ from tidemill.train.supervisor import Supervisor
 
 WORKERS, ROWS, BATCH = 2, 600, 32
 STEPS = -(-ROWS // BATCH)
-KILLS = 4
+KINDS_TOLD = {
+    "checkpoint": "killed in the middle of a checkpoint",
+    "steps": "killed in the middle of an epoch",
+    "told": "told to end by SIGTERM",
+    "start": "killed while it started",
+}
+KINDS = tuple(KINDS_TOLD)
+KILLS = len(KINDS)
 
 
 def numbered(_, columns):
@@ -50,7 +58,8 @@ class Training:
         arguments = [t for key, path in paths.items() for t in (f"--{key.replace('_', '-')}", str(path))]
         job = TrainingJob("train", (*arguments, "--shared", str(self.scratch)), WORKERS, self.scratch)
         self.launcher, self.said = LocalLauncher(command), []
-        self._supervisor = Supervisor(job, self.launcher, 60.0, Notice(), self.said.append)
+        self.checkpoints = str(self.scratch / CHECKPOINTS / "train")
+        self._supervisor = Supervisor(job, self.launcher, self.checkpoints, 60.0, Notice(), self.said.append)
         self._outcome = self._error = None
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -84,12 +93,13 @@ class Training:
 
 
 def kill(training: Training, kills: int, chance: random.Random) -> list[str]:
-    """Kills workers, one in each try. Returns who and when."""
+    """Kills a worker, or tells it to end, in each try. Returns who and when."""
+    kinds = [KINDS[number % len(KINDS)] for number in range(kills)]
+    chance.shuffle(kinds)
     done = []
-    for number in range(kills):
+    for number, kind in enumerate(kinds):
         wait_for(training, lambda number=number: training.tries() == number + 1)
         before = training.step()
-        kind = chance.choice(["start", "steps", "steps", "checkpoint", "checkpoint"])
         victim = 0 if kind == "checkpoint" else chance.randrange(WORKERS)
         moment = chance.random()
         if kind == "start":
@@ -100,9 +110,9 @@ def kill(training: Training, kills: int, chance: random.Random) -> list[str]:
         if kind == "checkpoint":
             wait_for(training, lambda: any((training.scratch / CHECKPOINTS / "train").glob("*.partial")))
             time.sleep(0.15 * chance.random())
-        os.kill(training.pids()[victim], signal.SIGKILL)
-        done.append(f"{name_of(victim)} ({kind}) after step {training.step()}")
-        print(f"kill {number + 1}: {done[-1]}", flush=True)
+        os.kill(training.pids()[victim], signal.SIGTERM if kind == "told" else signal.SIGKILL)
+        done.append(kind)
+        print(f"{number + 1}: {name_of(victim)} {KINDS_TOLD[kind]}, after step {training.step()}", flush=True)
     return done
 
 
@@ -157,6 +167,9 @@ def test_workers_that_are_killed_lose_nothing(make_inputs, request, capsys, monk
 
     assert len(outcome.restarts) == len(done) == kills, training.said
     assert expected.restarts == ()
+    saved = [int(found[1]) for why in outcome.restarts if (found := re.search(r"with all saved at step (\d+)", why))]
+    assert len(saved) == done.count("told")
+    assert set(saved) <= set(outcome.summary["resumed"]), "a worker that is told to end loses no step"
     assert outcome.summary["steps"] == expected.summary["steps"] == epochs * STEPS
     assert outcome.summary["eval_loss"] == pytest.approx(expected.summary["eval_loss"], rel=1e-6)
     weights = [ModelManifest.read(each.model).lineage["weights"] for each in (training, undisturbed)]

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tidemill.errors import PlatformError, Preempted, TidemillError, UserCodeError
-from tidemill.jobs.job import TrainingJob
+from tidemill.jobs.job import CHECKPOINTS, TrainingJob
 from tidemill.train.local_launcher import LocalLauncher
 from tidemill.train.ports import reserved
 from tidemill.train.preemption import Notice
@@ -38,7 +38,10 @@ def play(tmp_path, monkeypatch):
         arguments = ("--act", str(tmp_path / "act.json"), "--shared", str(tmp_path / "shared"))
         job = TrainingJob("train", arguments, len(acts), tmp_path / "shared")
         said = [] if said is None else said
-        supervisor = Supervisor(job, LocalLauncher(ACTOR), hang_timeout_s, notice or Notice(), said.append)
+        checkpoints = job.shared / CHECKPOINTS / "train"
+        supervisor = Supervisor(
+            job, LocalLauncher(ACTOR), str(checkpoints), hang_timeout_s, notice or Notice(), said.append
+        )
         return supervisor.run(), said
 
     return play
@@ -168,7 +171,7 @@ def test_no_worker_outlives_the_process_that_started_it(tmp_path):
         from tidemill.train.supervisor import Supervisor
         shared = Path(sys.argv[1]) / "shared"
         job = TrainingJob("train", ("--act", sys.argv[1] + "/act.json", "--shared", str(shared)), 2, shared)
-        Supervisor(job, LocalLauncher((sys.executable, "-m", "tests_entry")), 60.0, Notice()).run()
+        Supervisor(job, LocalLauncher((sys.executable, "-m", "tests_entry")), str(shared), 60.0, Notice()).run()
     """
     entry = tmp_path / "tests_entry.py"
     entry.write_text(
