@@ -65,6 +65,12 @@ class FineTuning(Strict):
     freeze: tuple[str, ...] = Field(default=(), description="Patterns of layer names, as in the shell: `hidden_*`.")
     unfreeze_after_epochs: int | None = Field(default=None, ge=1, description="From when on all layers are trained.")
 
+    @model_validator(mode="after")
+    def _something_to_unfreeze(self) -> FineTuning:
+        if self.unfreeze_after_epochs is not None and not self.freeze:
+            raise ValueError("`unfreeze_after_epochs` needs `freeze`")
+        return self
+
 
 class Training(Strict):
     """How the default model is built and any model is trained."""
@@ -102,7 +108,9 @@ class Training(Strict):
     )
     start_from: str | None = Field(
         default=None,
-        description="`champion`, or the address of a model artefact, SavedModel or .keras file to take weights from.",
+        pattern=r"^(champion|([a-z][a-z0-9+.-]*:/)?/.+)$",
+        description="What to take weights from: `champion`, or path or URI of a model artefact, SavedModel, .keras or "
+        ".weights.h5 file, ending in `#sha256=` and the digest of what lies there.",
     )
     fine_tuning: FineTuning = FineTuning()
     strategy: Strategy = "auto"
@@ -127,4 +135,10 @@ class Training(Strict):
     def _one_batch_size(self) -> Training:
         if self.per_replica_batch_size is not None and "batch_size" in self.model_fields_set:
             raise ValueError("give `batch_size` (of all replicas) or `per_replica_batch_size`, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _freezes_what_it_was_given(self) -> Training:
+        if self.fine_tuning.freeze and self.start_from is None:
+            raise ValueError("`fine_tuning.freeze` needs `start_from`: what nobody has trained is no use frozen")
         return self

@@ -177,7 +177,7 @@ def main() -> None:
                 f"wide and deep, batch {batch_size}: {ours * batch_size:,.0f} ex/s; first step after {compiled:.1f} s"
             )
             print(f"{what:58} {ours:>8,.0f} steps/s; fit {theirs:,.0f}; ratio {ours / theirs:.1f}")
-            table = JointEmbedding(SIZES, 1, 0.0, "zeros", "wide")
+            table = JointEmbedding(FEATURES[NUMBERS:], 1, 0.0, "zeros", "wide")
             wide, hot = (
                 Steps(wide_only(context, layer), packing, context, weighted=False)
                 for layer in (table, OneHotWide(SIZES))

@@ -26,6 +26,7 @@ from tidemill.train.architectures import ARCHITECTURES
 from tidemill.train.export import write_model
 from tidemill.train.models import build_model
 from tidemill.train.precision import computing_in
+from tidemill.train.vocabularies import rows_of
 from tidemill.transform.features import TransformedFeatures
 from tidemill.transform.graph import load_transform
 
@@ -149,7 +150,9 @@ class Workshop:
         before = self.original.manifest
         made_of = {**before.lineage, "variant": name, "compressed_from": before.digest, **lineage}
         directory.mkdir()
-        manifest = write_model(directory, self.bundle.problem, load_transform(self.transform_graph), network, made_of)
+        problem, transform = self.bundle.problem, load_transform(self.transform_graph)
+        rows = rows_of(network, problem, self._described.features, self.transform_graph)
+        manifest = write_model(directory, problem, transform, network, made_of, rows)
         return saved(directory, {**about, "digest": manifest.digest})
 
     @cached_property

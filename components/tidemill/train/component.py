@@ -42,6 +42,7 @@ def train(
                 model.path,
                 history.path,
                 stage.scratch(history.path),
+                champion=champion.path if champion else None,
                 hyperparameters=hyperparameters.path if hyperparameters else None,
                 workers=workers,
             )

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tidemill.train.losses import Probabilities, classification_loss
 from tidemill.train.optimizers import build_optimizer
+from tidemill.train.origins import Origin
 from tidemill.training import Training
 from tidemill.transform.features import TransformedFeature
 
@@ -56,6 +57,7 @@ class TrainContext:
         max_steps: the most steps that will be taken; for learning rate schedules.
         checkpoints: directory of the checkpoints; user code may keep its own below a name of its own.
         kept: share of the rows that are trained on by class, where `training.resample` leaves some out; else empty.
+        origin: what the training starts from; see :meth:`pretrained`.
     """
 
     task: str
@@ -69,6 +71,7 @@ class TrainContext:
     max_steps: int
     checkpoints: Path
     kept: tuple[float, ...] = ()
+    origin: Origin | None = None
 
     @property
     def vocabulary_sizes(self) -> dict[str, int]:
@@ -108,6 +111,16 @@ class TrainContext:
         if self.task == "regression":
             return keras.losses.MeanSquaredError()
         return classification_loss(self.outputs, self.training.focal_gamma)
+
+    def pretrained(self) -> Path | None:
+        """Returns where on this machine lies what `training.start_from` names; None if there is nothing.
+
+        Who calls it takes the weights that it wants: tidemill copies none by name then.
+        """
+        if self.origin is None:
+            return None
+        self.origin.taken = True
+        return self.origin.path
 
     def optimizer(self) -> keras.optimizers.Optimizer:
         """Returns a new optimizer, schedule included, as ``training.optimizer`` and its neighbours ask for."""

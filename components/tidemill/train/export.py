@@ -27,6 +27,7 @@ from tidemill.network import OUTPUT, SIGNATURE, NetworkInput, write_network
 from tidemill.problem import Problem
 from tidemill.train.context import input_shape, symbolic_input
 from tidemill.train.models import call_model, input_names
+from tidemill.train.vocabularies import Rows
 from tidemill.transform.features import TransformedFeatures
 from tidemill.transform.graph import TransformGraph
 
@@ -44,18 +45,25 @@ def output_dtypes(task: str) -> Mapping[str, str]:
 
 
 def write_model(
-    directory: Path, problem: Problem, transform: TransformGraph, model: keras.Model, lineage: Mapping[str, str]
+    directory: Path,
+    problem: Problem,
+    transform: TransformGraph,
+    model: keras.Model,
+    lineage: Mapping[str, str],
+    rows: Rows,
 ) -> ModelManifest:
     """Writes a model artefact: ``saved_model/``, ``network/`` and, last, ``model.json``.
 
     Args:
         directory: exists and is empty.
         lineage: digests of all that the model was made from.
+        rows: what those of its tables stand for.
     """
     served = ServedModel(transform, model, problem)
     served.save(directory / SAVED_MODEL)
     weights = [(variable.path, np.array(variable)) for variable in model.weights]
     write_network(directory, served.network_inputs, weights)
+    rows.write(directory)
     manifest = ModelManifest(
         name=problem.name,
         task=problem.task,

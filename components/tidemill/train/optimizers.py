@@ -138,13 +138,21 @@ def averaged(model: keras.Model) -> Iterator[None]:
     if not keeps_averages(model.optimizer):
         yield
         return
-    present = [np.array(variable) for variable in model.trainable_variables]
-    model.optimizer.finalize_variable_values(model.trainable_variables)
+    present = [np.array(variable) for variable in model.weights]
+    take_averages(model)
     try:
         yield
     finally:
-        for variable, value in zip(model.trainable_variables, present, strict=True):
+        for variable, value in zip(model.weights, present, strict=True):
             variable.assign(value)
+
+
+def take_averages(model: keras.Model) -> None:
+    """Gives the model the moving averages of its weights, where its optimizer keeps any."""
+    if keeps_averages(model.optimizer):
+        inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        # Of all the weights that it was built for, of which some may be frozen now; Keras has no public name for them.
+        inner.finalize_variable_values(inner._trainable_variables)
 
 
 def keeps_averages(optimizer: keras.optimizers.Optimizer) -> bool:

@@ -25,16 +25,20 @@ from tidemill.train.coefficients import id_names, write_coefficients
 from tidemill.train.context import LabelSummary, TrainContext
 from tidemill.train.efficiency import Efficiency
 from tidemill.train.export import check_names, write_model
+from tidemill.train.freezing import Freezing
 from tidemill.train.heartbeats import Heart
 from tidemill.train.history import write_history
 from tidemill.train.models import blamed, build_model
+from tidemill.train.origins import Origin, origin
 from tidemill.train.place import Place
 from tidemill.train.precision import computing_in
 from tidemill.train.preemption import Notice
 from tidemill.train.replicas import make_steps
+from tidemill.train.starting import Started, start
 from tidemill.train.strategies import Distribution, distribute
 from tidemill.train.trainer import Trainer
-from tidemill.training import Training
+from tidemill.train.vocabularies import Rows, rows_of
+from tidemill.training import FineTuning, Training
 from tidemill.transform.features import TransformedFeatures
 from tidemill.transform.graph import load_transform
 
@@ -73,6 +77,7 @@ class TrainReport:
         export_s: seconds of exporting.
         resumed_from_step: step of the checkpoint that this try began from.
         resumed: steps of the checkpoints that all tries so far began from.
+        started: what weights were taken over at the start, if another model's were.
         restarts: why local workers were started again, each time.
     """
 
@@ -102,6 +107,7 @@ class TrainReport:
     resumed_from_step: int | None
     resumed: tuple[int, ...] = ()
     restarts: tuple[str, ...] = ()
+    started: Started | None = None
 
 
 def run(
@@ -115,6 +121,7 @@ def run(
     notice: Notice | None = None,
     hyperparameters: str | Path | None = None,
     epochs: int | None = None,
+    champion: str | Path | None = None,
 ) -> TrainReport:
     """Trains the default model of the problem or the user's, and writes the model and history artefacts.
 
@@ -133,6 +140,7 @@ def run(
         notice: whether this process is to end.
         hyperparameters: artefact with values that take the place of the problem's; see `tidemill.hyperparameters`.
         epochs: to pause after; called again with more, or none, it goes on from there.
+        champion: directory of the champion's model, if the problem starts from it; empty where there is none yet.
 
     Raises:
         ProblemError: if the hyperparameters are none that the training takes, or the strategy doesn't fit the machine.
@@ -141,8 +149,36 @@ def run(
         UserError: if the loss stops being finite.
         Preempted: if it is told to end before it is done; it goes on from there when it is called again.
     """
-    transformed, transform_graph = Path(transformed), Path(transform_graph)
     opened = tuned(open_bundle(Path(bundle)), Path(hyperparameters) if hyperparameters else None)
+    with origin(opened.problem.training.start_from, Path(champion) if champion else None) as found:
+        return _run(
+            opened,
+            Path(transformed),
+            Path(transform_graph),
+            Path(model) if model else None,
+            Path(history),
+            Path(checkpoints),
+            heart or Heart(),
+            notice or Notice(),
+            Path(hyperparameters) if hyperparameters else None,
+            epochs,
+            found,
+        )
+
+
+def _run(
+    opened: Bundle,
+    transformed: Path,
+    transform_graph: Path,
+    model: Path | None,
+    history: Path,
+    checkpoints: Path,
+    heart: Heart,
+    notice: Notice,
+    hyperparameters: Path | None,
+    epochs: int | None,
+    found: Origin | None,
+) -> TrainReport:
     training = opened.problem.training
     distribution = distribute(training.strategy, place := Place.read())
     described = TransformedFeatures.read(transform_graph)
@@ -151,7 +187,8 @@ def run(
         "bundle": opened.digest,
         "transformed": sha256_file(transformed / MANIFEST),
         "transform_graph": digest_tree(transform_graph),
-        **({"hyperparameters": digest_tree(Path(hyperparameters))} if hyperparameters else {}),
+        **({"hyperparameters": digest_tree(hyperparameters)} if hyperparameters else {}),
+        **({"start_from": found.digest} if found else {}),
     }
     label = summarize_labels(transformed, described)
     weights = class_weights(training, described, label)
@@ -163,17 +200,25 @@ def run(
         raise DataError("eval split", "has no rows", remedy="give more data or a larger share to `split.eval`")
 
     keras.utils.set_random_seed(training.seed)
-    context = _context(training, described, label, Path(checkpoints), distribution)
+    context = _context(training, described, label, checkpoints, distribution, found)
     with computing_in(training.precision):
         trained = build_model(opened, context)
     reference = opened.problem.user_code.model
+    rows = rows_of(trained, opened.problem, described.features, transform_graph)
+    started = start(trained, training.start_from, found, rows)
+    with context.strategy.scope():
+        freezing = Freezing(trained, training.fine_tuning if found else FineTuning(), context.steps_per_epoch)
     with blamed(reference, opened.directory, "made a model that can't be trained"):
         steps = make_steps(trained, packing, context, train.weighted, distribution)
+
+    def before_epoch(epoch: int, step: int) -> None:
+        if freezing.enter(epoch, step):
+            steps.retrace()
+
     key = _key(lineage, distribution, context)
     where = directory_of(training.checkpoint_uri, Path(checkpoints))
     newest = Checkpoints(where, key, training.keep_checkpoints, place.chief)
-    heart = heart or Heart()
-    trainer = Trainer(steps, train, evaluation, context, newest, heart, notice or Notice(), place)
+    trainer = Trainer(steps, train, evaluation, context, newest, heart, notice, place, before_epoch)
     with blamed(reference, opened.directory, "made a model that failed in training", tf.errors.InvalidArgumentError):
         progress = trainer.fit(epochs)
     heart.at("ending")
@@ -183,11 +228,11 @@ def run(
         reference, opened.directory, "made a model that can't be exported", (AssertionError, TypeError, ValueError)
     ):
         if model is not None and place.chief:
-            _export(Path(model), opened, trained, transform_graph, lineage)
+            _export(model, opened, trained, transform_graph, lineage, rows)
     export_s = time.monotonic() - begun
-    report = _report(opened, trained, progress, export_s, trainer, distribution, context)
+    report = _report(opened, trained, progress, export_s, trainer, distribution, context, started)
     if place.chief:
-        with replaced_directory(Path(history)) as partial:
+        with replaced_directory(history) as partial:
             if _model_name(opened) == "linear":
                 names = id_names(opened.problem, described.features, transform_graph)
                 whole = Examples(transformed, "train", packing, weights, scale)
@@ -230,6 +275,7 @@ def _context(
     label: LabelSummary,
     checkpoints: Path,
     distribution: Distribution,
+    found: Origin | None,
 ) -> TrainContext:
     batch_size = distribution.batch_size(training.batch_size, training.per_replica_batch_size)
     steps_per_epoch = math.ceil(label.rows / batch_size)
@@ -245,6 +291,7 @@ def _context(
         steps_per_epoch=steps_per_epoch,
         max_steps=min(max_steps, training.max_steps or max_steps),
         checkpoints=checkpoints,
+        origin=found,
     )
 
 
@@ -255,9 +302,11 @@ def _key(lineage: dict[str, str], distribution: Distribution, context: TrainCont
     return hashlib.sha256(json.dumps({**lineage, **versions, **division}, sort_keys=True).encode()).hexdigest()
 
 
-def _export(path: Path, bundle: Bundle, trained: keras.Model, transform_graph: Path, lineage: dict[str, str]) -> None:
+def _export(
+    path: Path, bundle: Bundle, trained: keras.Model, transform_graph: Path, lineage: dict[str, str], rows: Rows
+) -> None:
     with replaced_directory(path) as partial:
-        write_model(partial, bundle.problem, load_transform(transform_graph), trained, lineage)
+        write_model(partial, bundle.problem, load_transform(transform_graph), trained, lineage, rows)
 
 
 def _history(
@@ -298,6 +347,7 @@ def _report(
     trainer: Trainer,
     distribution: Distribution,
     context: TrainContext,
+    started: Started | None,
 ) -> TrainReport:
     kept = progress.history[_kept_epoch(bundle, progress) - 1]
     seconds = sum(record["seconds"] for record in progress.history)
@@ -322,4 +372,5 @@ def _report(
         export_s=export_s,
         resumed_from_step=trainer.resumed_from,
         resumed=tuple(progress.resumed),
+        started=started,
     )

@@ -22,6 +22,7 @@ def train(
     model: str,
     history: str,
     scratch: Path,
+    champion: str | None = None,
     hyperparameters: str | None = None,
     workers: int = 1,
 ) -> TrainReport | dict[str, Any]:
@@ -34,6 +35,7 @@ def train(
         model: where the model artefact goes.
         history: where the history artefact goes.
         scratch: directory that outlives a killed try.
+        champion: the model in production, where the problem starts from it.
         hyperparameters: what tuning found.
         workers: processes; one is this process itself.
 
@@ -54,6 +56,7 @@ def train(
                 scratch,
                 notice=notice,
                 hyperparameters=hyperparameters,
+                champion=champion,
             )
         given = {
             "bundle": bundle,
@@ -62,6 +65,7 @@ def train(
             "model": model,
             "history": history,
             "shared": scratch,
+            "champion": champion,
             "hyperparameters": hyperparameters,
         }
         arguments = [text for name, value in given.items() if value for text in (f"--{name}", str(value))]

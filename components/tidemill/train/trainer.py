@@ -17,7 +17,7 @@ from tidemill.train.checkpoints import Checkpoints, Progress
 from tidemill.train.context import TrainContext
 from tidemill.train.efficiency import Meter
 from tidemill.train.heartbeats import Heart
-from tidemill.train.optimizers import averaged
+from tidemill.train.optimizers import averaged, take_averages
 from tidemill.train.place import ALONE, Place
 from tidemill.train.preemption import Notice
 from tidemill.train.steps import Steps, Taken
@@ -35,8 +35,8 @@ class Trainer:
         heart: is told what this process is at.
         notice: whether this process is to end.
         place: this process among the workers; the chief's checkpoint is everybody's.
-        before_epoch: is called with each epoch (from 0) before its first step here, also when a training goes on in
-            the middle of one: may change which layers are trained and call ``steps.retrace()``.
+        before_epoch: is called with each epoch and its next step (both from 0) before the first step here, also when
+            a training goes on in the middle of one: may change which layers are trained and call ``steps.retrace()``.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Trainer:
         heart: Heart,
         notice: Notice,
         place: Place = ALONE,
-        before_epoch: Callable[[int], None] = lambda _: None,
+        before_epoch: Callable[[int, int], None] = lambda *_: None,
     ) -> None:
         self._steps, self._train, self._evaluation = steps, train, evaluation
         self._context, self._checkpoints = context, checkpoints
@@ -75,7 +75,7 @@ class Trainer:
         self._resume()
         with self._notice.deferred():
             while self.progress.stopped is None and (epochs is None or self.progress.epoch < epochs):
-                self._before_epoch(self.progress.epoch)
+                self._before_epoch(self.progress.epoch, self.progress.step)
                 self._take_epoch()
                 self._end_epoch()
                 self._save()
@@ -84,8 +84,7 @@ class Trainer:
             for variable, value in zip(self._steps.model.variables, self._best, strict=True):
                 variable.assign(value)
         else:
-            optimizer = self._steps.model.optimizer
-            optimizer.finalize_variable_values(self._steps.model.trainable_variables)
+            take_averages(self._steps.model)
         return self.progress
 
     def _resume(self) -> None:
@@ -95,7 +94,6 @@ class Trainer:
             return
         told, has_best = json.loads(text)
         self.progress = Progress(**told)
-        self._before_epoch(self.progress.epoch)  # there may be other variables from this epoch on
         shapes = [np.array(variable) for variable in self._steps.variables]
         best = [np.array(variable) for variable in self._steps.model.variables] if has_best else []
         _, values, self._best = restored or (None, shapes, best)

@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 heart=heart,
                 notice=notice,
                 hyperparameters=given.hyperparameters,
+                champion=given.champion,
             )
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
             # What is left of a collective operation when another worker has gone.

@@ -41,14 +41,12 @@ def embedding_columns(context: TrainContext, inputs: Inputs) -> list[keras.Keras
         width = training.embedding_dimensions or embedding_dimensions(feature.size)
         widths.setdefault(width, []).append(feature)
     columns = [
-        JointEmbedding([f.size for f in group], width, training.l2, "uniform", f"embeddings_{width}")(
-            [inputs[f.name] for f in group]
-        )
+        JointEmbedding(group, width, training.l2, "uniform", f"embeddings_{width}")([inputs[f.name] for f in group])
         for width, group in sorted(widths.items())
     ]
     for i, feature in enumerate(of_kind(context, "bag")):
         width = training.embedding_dimensions or embedding_dimensions(feature.size)
-        bag = BagEmbedding(feature.size, width, training.l2, "uniform", True, f"bag_embedding_{i}")
+        bag = BagEmbedding(feature, width, training.l2, "uniform", True, f"bag_embedding_{i}")
         columns.append(bag(inputs[feature.name]))
     return [*columns, *tower_columns(context, inputs)]
 

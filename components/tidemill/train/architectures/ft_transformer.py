@@ -62,10 +62,10 @@ def _tokens(context: TrainContext, inputs: Inputs, width: int) -> list[keras.Ker
         )
         found.append(to_tokens(stacked))
     if ids := of_kind(context, "ids"):
-        table = JointEmbedding([f.size for f in ids], width, penalty, bound, "embeddings")
+        table = JointEmbedding(ids, width, penalty, bound, "embeddings")
         found.append(ops.reshape(table([inputs[f.name] for f in ids]), (-1, len(ids), width)))
     for i, feature in enumerate(of_kind(context, "bag")):
-        bag = BagEmbedding(feature.size, width, penalty, bound, True, f"bag_embedding_{i}")
+        bag = BagEmbedding(feature, width, penalty, bound, True, f"bag_embedding_{i}")
         found.append(ops.expand_dims(bag(inputs[feature.name]), 1))
     for i, column in enumerate(tower_columns(context, inputs)):
         token = layers.Dense(width, kernel_regularizer=l2(context), name=f"tower_token_{i}")(column)

@@ -50,10 +50,10 @@ def wide_terms(context: TrainContext, inputs: Inputs) -> list[keras.KerasTensor]
     """Returns one term per table, each [batch, outputs]."""
     terms = []
     if ids := of_kind(context, "ids"):
-        table = JointEmbedding([f.size for f in ids], context.outputs, context.training.l2, "zeros", "wide")
+        table = JointEmbedding(ids, context.outputs, context.training.l2, "zeros", "wide")
         weights = ops.reshape(table([inputs[f.name] for f in ids]), (-1, len(ids), context.outputs))
         terms.append(ops.sum(weights, axis=1))
     for i, feature in enumerate(of_kind(context, "bag")):
-        table = BagEmbedding(feature.size, context.outputs, context.training.l2, "zeros", False, f"wide_bag_{i}")
+        table = BagEmbedding(feature, context.outputs, context.training.l2, "zeros", False, f"wide_bag_{i}")
         terms.append(table(inputs[feature.name]))
     return terms

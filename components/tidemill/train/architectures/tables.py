@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import keras
 from keras import layers, ops
 
+from tidemill.transform.features import TransformedFeature
+
 MAX_EMBEDDING = 32
-Initializer = str | keras.initializers.Initializer
+Initializer: TypeAlias = str | keras.initializers.Initializer
 
 
 class JointEmbedding(layers.Layer):
@@ -18,15 +21,18 @@ class JointEmbedding(layers.Layer):
     Input: a list of ids, int64 [batch] each. Output: float32 [batch, features * dimensions].
 
     Args:
-        sizes: number of ids by feature.
+        features: whose ids are the rows, one feature's after the other's.
         dimensions: width of an embedding.
         l2: penalty on the squares of the table's entries.
         initializer: of the table.
     """
 
-    def __init__(self, sizes: Sequence[int], dimensions: int, l2: float, initializer: Initializer, name: str) -> None:
+    def __init__(
+        self, features: Sequence[TransformedFeature], dimensions: int, l2: float, initializer: Initializer, name: str
+    ) -> None:
         super().__init__(name=name, autocast=False)
-        self.sizes, self.dimensions, self.l2, self.initializer = tuple(sizes), dimensions, l2, initializer
+        self.features, self.sizes = tuple(f.name for f in features), tuple(f.size for f in features)
+        self.dimensions, self.l2, self.initializer = dimensions, l2, initializer
         self.offsets = [sum(self.sizes[:i]) for i in range(len(self.sizes))]
 
     def build(self, _: object) -> None:
@@ -49,9 +55,18 @@ class BagEmbedding(layers.Layer):
     Input: int64 [batch, length]. Output: float32 [batch, dimensions]; zeros for an empty bag.
     """
 
-    def __init__(self, size: int, dimensions: int, l2: float, initializer: Initializer, mean: bool, name: str) -> None:
+    def __init__(
+        self,
+        feature: TransformedFeature,
+        dimensions: int,
+        l2: float,
+        initializer: Initializer,
+        mean: bool,
+        name: str,
+    ) -> None:
         super().__init__(name=name, autocast=False)
-        self.size, self.dimensions, self.l2, self.initializer, self.mean = size, dimensions, l2, initializer, mean
+        self.features, self.size, self.mean = (feature.name,), feature.size, mean
+        self.dimensions, self.l2, self.initializer = dimensions, l2, initializer
 
     def build(self, _: object) -> None:
         self.table = self.add_weight(
