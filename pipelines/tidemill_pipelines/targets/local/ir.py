@@ -11,6 +11,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import json
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -132,24 +133,29 @@ def execute(
         def execute_parallel_tasks(
             self, tasks: Sequence[tuple[str, Any]], *, parallelism_limit: int = 0, **where: Any
         ) -> tuple[dict[str, Any], status.Status]:
-            run = enhanced_dag_orchestrator.execute_task
+            over = threading.Event()
+
+            def run(name: str, spec: Any) -> tuple[dict[str, Any], status.Status] | None:
+                if over.is_set():
+                    return None
+                ended: tuple[dict[str, Any], status.Status] = enhanced_dag_orchestrator.execute_task(
+                    task_name=name, task_spec=spec, **where
+                )
+                if ended[1] == status.Status.FAILURE:
+                    over.set()
+                    where["fail_stack"].append(name)
+                return ended
+
             with concurrent.futures.ThreadPoolExecutor(parallelism_limit or len(tasks)) as pool:
-                calls = {name: pool.submit(run, task_name=name, task_spec=spec, **where) for name, spec in tasks}
+                calls = {name: pool.submit(run, name, spec) for name, spec in tasks}
                 try:
-                    for call in concurrent.futures.as_completed(calls.values()):
-                        if call.result()[1] == status.Status.FAILURE:
-                            break
-                    pool.shutdown(cancel_futures=True)
-                except KeyboardInterrupt:
-                    pool.shutdown(wait=False, cancel_futures=True)
+                    found = {name: call.result() for name, call in calls.items()}
+                except BaseException:
+                    over.set()
                     stop()
                     raise
-            ended = {name: call.result() for name, call in calls.items() if not call.cancelled()}
-            failed = [name for name, (_, state) in ended.items() if state == status.Status.FAILURE]
-            where["fail_stack"] += failed
-            if failed:
-                return {}, status.Status.FAILURE
-            return {name: outputs for name, (outputs, _) in ended.items()}, status.Status.SUCCESS
+            done = {name: ended[0] for name, ended in found.items() if ended is not None}
+            return ({}, status.Status.FAILURE) if over.is_set() else (done, status.Status.SUCCESS)
 
     original = subprocess_task_handler.SubprocessTaskHandler
     original_loop = enhanced_dag_orchestrator.ParallelExecutor

@@ -39,6 +39,7 @@ class Processes:
         self._environment = dict(environment)
         self._waiting: dict[str, subprocess.Popen[str]] = {}
         self._working: set[subprocess.Popen[str]] = set()
+        self._stopped = False
         self._lock = threading.Lock()  # the tasks of a loop are run by threads
 
     def warm(self, task: str, image: str, command: Sequence[str]) -> None:
@@ -50,6 +51,8 @@ class Processes:
     def run(self, task: str, image: str, command: Sequence[str], environment: Mapping[str, str]) -> Ended:
         """Runs a task to its end. Ctrl-C stops it and is raised again."""
         with self._lock:
+            if self._stopped:
+                raise KeyboardInterrupt
             process = self._waiting.pop(task, None) or self._start(task, image, command)
             self._working.add(process)
         order = {"code": command[3], "arguments": list(command[4:]), "environment": dict(environment)}
@@ -67,8 +70,9 @@ class Processes:
                 self._working.discard(process)
 
     def stop(self) -> None:
-        """Asks every working process to end, and makes those that don't."""
+        """Asks every working process to end, makes those that don't, and starts no more."""
         with self._lock:
+            self._stopped = True
             asked = list(self._working)
         for number in (signal.SIGINT, signal.SIGKILL):
             for process in asked:
