@@ -18,7 +18,8 @@ def pixels(texts: tf.Tensor, height: int, width: int, channels: int) -> tf.Tenso
 
     Args:
         texts: string [batch]: JPEG or PNG (or BMP, or the first frame of a GIF) in standard or web-safe base64, with
-            or without padding, line breaks and the head of a data URL.
+            or without padding, line breaks and the head of a data URL; or the bytes themselves, which is what
+            TensorFlow Serving makes of ``{"b64": …}``.
 
     Returns:
         float32 [batch, height, width, channels], whole numbers from 0 to 255.
@@ -60,8 +61,8 @@ def _mapped(texts: tf.Tensor, function: object, otherwise: tf.Tensor) -> tf.Tens
 
 
 def _bytes(texts: tf.Tensor) -> tf.Tensor:
-    """Decodes base64 [batch]; empty where a value isn't that."""
+    """Decodes base64 [batch]; a value that isn't that stays as it is."""
     plain = tf.strings.regex_replace(texts, _DATA_URL, "")
     safe = tf.strings.regex_replace(tf.strings.regex_replace(plain, r"\+", "-"), "/", "_")
     valid = tf.strings.regex_full_match(safe, "[A-Za-z0-9_-]*") & (tf.strings.length(safe) % 4 != 1)
-    return tf.io.decode_base64(tf.where(valid, safe, ""))
+    return tf.where(valid, tf.io.decode_base64(tf.where(valid, safe, "")), texts)

@@ -19,6 +19,7 @@ SPELLINGS = {
     "without padding": base64.urlsafe_b64encode(PNG).rstrip(b"="),
     "with line breaks": base64.encodebytes(PNG),
     "data URL": b"data:image/png;base64," + STANDARD,
+    "none, but the bytes": PNG,
 }
 BROKEN = {
     "empty": b"",
@@ -30,7 +31,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_every_spelling_of_base64_is_read(spelling):
+def test_every_spelling_is_read(spelling):
     assert {b"+", b"/"} <= {STANDARD[i : i + 1] for i in range(len(STANDARD))}
     found = pixels(tf.constant([SPELLINGS[spelling]]), 12, 16, 3).numpy()
     np.testing.assert_array_equal(found[0], PICTURE)
