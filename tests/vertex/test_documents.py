@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tidemill_pipelines.targets.config import parse_target
-from tidemill_pipelines.targets.vertex.settings import release_settings
+from tidemill_pipelines.targets.vertex.settings import release_settings, training_settings
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "pipelines" / "targets" / "VERTEX.md").read_text(encoding="utf-8")
@@ -19,18 +19,26 @@ CALLERS = "### You, or CI"
 TASKS = "### `tidemill-pipeline`"
 # What each method of the service takes; the methods are read off the code.
 PERMISSIONS = {
+    "cancel_custom_job": "aiplatform.customJobs.cancel",
+    "cancel_hyperparameter_tuning_job": "aiplatform.hyperparameterTuningJobs.cancel",
     "cancel_pipeline_job": "aiplatform.pipelineJobs.cancel",
     "create_batch_prediction_job": "aiplatform.batchPredictionJobs.create",
+    "create_custom_job": "aiplatform.customJobs.create",
     "create_endpoint": "aiplatform.endpoints.create",
+    "create_hyperparameter_tuning_job": "aiplatform.hyperparameterTuningJobs.create",
     "create_pipeline_job": "aiplatform.pipelineJobs.create",
     "create_schedule": "aiplatform.schedules.create",
     "delete_endpoint": "aiplatform.endpoints.delete",
     "delete_schedule": "aiplatform.schedules.delete",
     "deploy_model": "aiplatform.endpoints.deploy",
     "get_batch_prediction_job": "aiplatform.batchPredictionJobs.get",
+    "get_custom_job": "aiplatform.customJobs.get",
+    "get_hyperparameter_tuning_job": "aiplatform.hyperparameterTuningJobs.get",
     "get_pipeline_job": "aiplatform.pipelineJobs.get",
     "list_batch_prediction_jobs": "aiplatform.batchPredictionJobs.list",
+    "list_custom_jobs": "aiplatform.customJobs.list",
     "list_endpoints": "aiplatform.endpoints.list",
+    "list_hyperparameter_tuning_jobs": "aiplatform.hyperparameterTuningJobs.list",
     "list_model_versions": "aiplatform.models.get",
     "list_models": "aiplatform.models.list",
     "list_pipeline_jobs": "aiplatform.pipelineJobs.list",
@@ -71,7 +79,7 @@ def test_every_call_has_its_permission_named() -> None:
     commands = used("pipelines/tidemill_pipelines/targets/vertex") | {
         method
         for method in used("components/tidemill/vertex")
-        if "batch" not in method and method != "upload_model"  # which only tasks do
+        if not re.search("batch|_custom_job|_tuning_job", method) and method != "upload_model"  # which only tasks do
     }
     tasks = used("components/tidemill/vertex")
     assert commands | tasks == set(PERMISSIONS)  # none is called that isn't listed above, nor listed in vain
@@ -88,10 +96,14 @@ def test_no_permission_is_named_in_vain() -> None:
 
 
 def test_the_targets_files_are_valid() -> None:
-    (text,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    text, *trainings = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     config = parse_target(text, "VERTEX.md")
     settings = release_settings(config, "image")
     assert (settings.drain_s, settings.network) == (60, config.on_vertex.network)
+    assert len(trainings) == 3
+    for training in trainings:
+        told = training_settings(parse_target(f"{text}{training}", "VERTEX.md"), str)
+        assert told.service_account == config.service_account
     shipped = ROOT / "pipelines" / "targets" / "vertex.yaml"
     assert parse_target(shipped.read_text(encoding="utf-8"), "vertex.yaml").kind == "vertex"
 
@@ -115,7 +127,7 @@ def test_the_commands_take_these_options(command: str) -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for link in re.findall(r"\]\(([^)#]+)\)", PAGE):
+    for link in re.findall(r"\]\((?!https://)([^)#]+)\)", PAGE):
         assert (ROOT / "pipelines" / "targets" / link).resolve().exists(), link
 
 

@@ -156,9 +156,13 @@ class CustomJobs(NamedJobs):
             watched: directory with the workers' records: what starting again wouldn't mend ends the job at once.
             mount: where this machine sees Cloud Storage.
         """
-        jobs = clients.jobs
         super().__init__(
-            clients, logs, "training job", jobs.list_custom_jobs, jobs.get_custom_job, jobs.cancel_custom_job
+            clients,
+            logs,
+            "training job",
+            clients.jobs.list_custom_jobs,
+            clients.jobs.get_custom_job,
+            clients.jobs.cancel_custom_job,
         )
         self._settings, self._watched, self._mount = settings, watched, mount
 

@@ -47,14 +47,13 @@ class TuningJobs(NamedJobs):
         mount: str = MOUNT,
     ) -> None:
         """Makes no call."""
-        jobs = clients.jobs
         super().__init__(
             clients,
             logs,
             "tuning job",
-            jobs.list_hyperparameter_tuning_jobs,
-            jobs.get_hyperparameter_tuning_job,
-            jobs.cancel_hyperparameter_tuning_job,
+            clients.jobs.list_hyperparameter_tuning_jobs,
+            clients.jobs.get_hyperparameter_tuning_job,
+            clients.jobs.cancel_hyperparameter_tuning_job,
         )
         self._settings, self._tuning, self._mount = settings, tuning, mount
 
