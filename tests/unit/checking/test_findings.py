@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pytest
 
@@ -21,6 +21,11 @@ from tidemill_pipelines.targets.config import KINDS
 V, K = "vertex", "kubernetes"
 Sample = Any  # conftest's class, which importlib's mode gives no name to import by
 Break = Callable[[Sample], Subject]
+
+
+SMALL: Final = {"cpu": 1, "memory": "2Gi"}
+GPU: Final = {"type": "nvidia.com/gpu", "node": {"cloud.google.com/gke-accelerator": "nvidia-l4"}}
+NEEDS: Final = ("training-needs",)
 
 
 class Case(NamedTuple):
@@ -114,6 +119,28 @@ def half(sample: Sample) -> Subject:
     for key in ("memoryLimit", "resourceMemoryLimit"):
         del sample.resources("train")[key]
     return sample.subject()
+
+
+def by_job(
+    stage: Mapping[str, Any] = SMALL, timeout: int = 90_000, tried_once: bool = False, kind: str = K, **training: Any
+) -> Break:
+    """Trains on machines of its own, which the task watches.
+
+    Args:
+        stage: what `stages.train` says.
+        timeout: of a try, in seconds.
+    """
+
+    def broken(sample: Sample) -> Subject:
+        limits = {"resourceCpuLimit": str(stage["cpu"]), "resourceMemoryLimit": stage["memory"]}
+        sample.resources("train").update(limits)
+        if kind == K:
+            sample.platform("train")["activeDeadlineSeconds"] = str(timeout)
+        if tried_once:
+            sample.group["train"].pop("retryPolicy")
+        return sample.subject({"stages": {"train": dict(stage)}, "training": {"kind": kind, **training}})
+
+    return broken
 
 
 def third_document(sample: Sample) -> Subject:
@@ -327,6 +354,20 @@ CASES = [
         "leave it out",
         ("accelerator-quota",),
     ),
+    Case("training-accelerator", K, by_job(stage={**SMALL, "accelerator": GPU}), "train", "`training`", NEEDS),
+    Case(
+        "training-accelerator",
+        V,
+        by_job(stage={**SMALL, "accelerator": {"type": "NVIDIA_L4"}}, kind=V),
+        "train",
+        "`training`",
+    ),
+    Case("training-task-size", K, by_job(stage={"cpu": 8, "memory": "32Gi"}), "train", "2Gi", NEEDS),
+    Case("training-deadline", K, by_job(timeout=600), "train", "timeout_s", NEEDS),
+    Case("training-spot", K, by_job(tried_once=True, spot=True, max_restarts=0), "train", "max_restarts", NEEDS),
+    Case("training-resource", K, by_job(accelerator={"type": "NVIDIA_L4"}), "train", "nvidia.com/gpu", NEEDS),
+    Case("training-tpu-topology", K, by_job(accelerator={"type": "google.com/tpu", "count": 8}), "train", "2x4", NEEDS),
+    Case("training-needs", K, by_job(accelerator=GPU), "train", "manifests/README.md"),
     Case(
         "parameter-missing",
         V,

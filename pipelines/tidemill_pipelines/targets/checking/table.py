@@ -19,6 +19,7 @@ from tidemill_pipelines.targets.checking import (
     resources,
     schedules,
     sizes,
+    training,
 )
 from tidemill_pipelines.targets.checking.findings import SEVERITIES, Check, Finding
 from tidemill_pipelines.targets.checking.subject import Subject
@@ -30,6 +31,7 @@ GROUPS: Final = (
     images,
     resources,
     accelerators,
+    training,
     parameters,
     artifacts,
     repetition,
