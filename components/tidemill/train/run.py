@@ -216,7 +216,7 @@ def _run(
             steps.retrace()
 
     key = _key(lineage, distribution, context)
-    where = directory_of(training.checkpoint_uri, Path(checkpoints))
+    where = directory_of(training.checkpoint_uri, checkpoints)
     newest = Checkpoints(where, key, training.keep_checkpoints, place.chief)
     trainer = Trainer(steps, train, evaluation, context, newest, heart, notice, place, before_epoch)
     with blamed(reference, opened.directory, "made a model that failed in training", tf.errors.InvalidArgumentError):
