@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -195,22 +196,11 @@ def test_a_model_that_sees_the_rows_before_beats_the_same_model_without(windows,
     ]  # fmt: skip
 
 
-RECURRENT = """
-import keras
-from keras import layers
-from tidemill.train.architectures.towers import window_sequence
+PAGE = Path(__file__).parents[3] / "components" / "tidemill" / "train" / "README.md"
 
 
-def build_model(context):
-    inputs = context.inputs()
-    window = window_sequence(context, inputs)
-    assert window.shape[1:] == (4, 1 + 4), window.shape
-    output = layers.Dense(1, "sigmoid")(layers.GRU(16)(window))
-    model = keras.Model(inputs, output)
-    model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy", weighted_metrics=[keras.metrics.AUC(name="auc")])
-    return model
-"""
-
-
-def test_a_recurrent_model_reads_windows_in_the_order_of_time(windows, tmp_path):
-    assert windows.train(tmp_path, RECURRENT, max_epochs=8, batch_size=64).metrics["auc"] > 0.9
+def test_the_recurrent_model_of_the_page_reads_windows_in_the_order_of_time(windows, tmp_path):
+    section = PAGE.read_text().partition("## Inputs\n")[2].partition("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.S)
+    report = windows.train(tmp_path, code, max_epochs=8, batch_size=64, learning_rate=0.01)
+    assert report.metrics["AUC"] > 0.9
