@@ -101,7 +101,8 @@ class Trainer:
         self._best = self._steps.agreed(self._best) if has_best else []
         self.resumed_from = self.progress.steps
         self.progress.resumed.append(self.progress.steps)
-        print(f"train: resumed in epoch {self.progress.epoch + 1} after step {self.progress.steps}", flush=True)
+        if self._place.chief:
+            print(f"train: resumed in epoch {self.progress.epoch + 1} after step {self.progress.steps}", flush=True)
 
     def _take_epoch(self) -> None:
         """Takes the steps of the current epoch that have not been taken."""
@@ -197,7 +198,8 @@ class Trainer:
             progress.stopped = "max_steps" if training.max_steps == progress.steps else "max_epochs"
         elif patience is not None and progress.epoch - progress.best_epoch >= patience:
             progress.stopped = "early_stopping"
-        print(_line(record), flush=True)
+        if self._place.chief:
+            print(_line(record), flush=True)
 
     def _save(self) -> None:
         self._steps.settle()
