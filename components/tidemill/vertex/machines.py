@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+TPU: Final = "TPU_V5_LITEPOD"
+"""TPU v5e, as the service calls it."""
 ATTACHABLE: Final[Mapping[str, tuple[int, ...]]] = {
     "NVIDIA_TESLA_T4": (1, 2, 4),
     "NVIDIA_TESLA_P4": (1, 2, 4),

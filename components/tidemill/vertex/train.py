@@ -19,6 +19,8 @@ from tidemill.vertex.runs import run_is_over
 from tidemill.vertex.training import TrainingSettings
 
 _POLL_S: Final = 15.0
+_REPLACEMENT_S: Final = 1800.0
+"""How long Vertex AI may take to replace a machine, of which a job's state needn't tell."""
 
 
 def train(
@@ -60,6 +62,7 @@ def train(
         labels={RUN_LABEL: label(run_id)},
     )
     launcher = CustomJobs(asked, parsed, logs, watched=directory, mount=mount)
-    waits = patience or Patience(poll_s=_POLL_S, hang_s=training.hang_timeout_s)
+    hang_s = training.hang_timeout_s + (_REPLACEMENT_S if parsed.training.retries else 0)
+    waits = patience or Patience(poll_s=_POLL_S, hang_s=hang_s)
     outcome = Watch(launcher, job, waits, lambda: run_is_over(asked, run_id)).run()
     return {**outcome.summary, "job": outcome.id, "attempts": outcome.attempts, "workers": job.workers}

@@ -368,6 +368,15 @@ CASES = [
     Case("training-resource", K, by_job(accelerator={"type": "NVIDIA_L4"}), "train", "nvidia.com/gpu", NEEDS),
     Case("training-tpu-topology", K, by_job(accelerator={"type": "google.com/tpu", "count": 8}), "train", "2x4", NEEDS),
     Case("training-needs", K, by_job(accelerator=GPU), "train", "manifests/README.md"),
+    Case("training-quota", V, by_job(kind=V, machine="a2-highgpu-2g", workers=3), "train", "Quotas"),
+    Case(
+        "training-plugin",
+        V,
+        by_job(kind=V, machine="a2-highgpu-2g", workers=3, reduction_server={"replicas": 2}),
+        "train",
+        "google-reduction-server",
+        ("training-quota",),
+    ),
     Case(
         "parameter-missing",
         V,
@@ -491,6 +500,36 @@ def test_the_quota_is_named(sample: Callable[[str], Sample]) -> None:
     assert "in europe-west1 to be at least 2" in found.what
     (unnamed,) = told(of_gpu("NVIDIA_B200", "8")(sample(V)))
     assert "custom training with NVIDIA_B200" in unnamed.what
+
+
+@pytest.mark.parametrize(
+    ("training", "what"),
+    [
+        ({"machine": "a2-highgpu-2g", "workers": 3}, "need the quota aiplatform.googleapis.com/custom_model_training_"),
+        ({"machine": "a2-highgpu-2g", "workers": 3}, "nvidia_a100_gpus in europe-west1 to be at least 6"),
+        ({"machine": "ct5lp-hightpu-8t", "strategy": "spot"}, "need the preemptible quota beside aiplatform"),
+        ({"machine": "ct5lp-hightpu-8t", "strategy": "spot"}, "tpu_v5e in europe-west1 to be at least 8"),
+        ({"machine": "a4-highgpu-8g"}, "custom training with NVIDIA_B200 in europe-west1 to be at least 8"),
+    ],
+)
+def test_the_quota_of_a_training_job_is_named(
+    sample: Callable[[str], Sample], training: Mapping[str, Any], what: str
+) -> None:
+    (found,) = told(by_job(kind=V, **training)(sample(V)))
+    assert what in found.what
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"machine": "n1-standard-8", "workers": 2},
+        {"machine": "a2-highgpu-2g", "persistent_resource": "night"},
+    ],
+)
+def test_machines_without_accelerators_or_that_are_there_need_no_quota(
+    sample: Callable[[str], Sample], training: Mapping[str, Any]
+) -> None:
+    assert told(by_job(kind=V, **training)(sample(V))) == []
 
 
 def test_a_schedules_pipeline_has_a_shorter_name_on_vertex(sample: Callable[[str], Sample]) -> None:
