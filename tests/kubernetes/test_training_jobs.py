@@ -83,7 +83,7 @@ def test_without_the_right_to_events_the_queue_is_named(cluster: ClusterFake, jo
 
 
 @pytest.mark.parametrize(
-    ("says", "words"), [(PULLING, "node 1: ImagePullBackOff"), (HOMELESS, "node 1: Unschedulable 0/3 nodes")]
+    ("says", "words"), [(PULLING, "worker-1: ImagePullBackOff"), (HOMELESS, "worker-1: Unschedulable 0/3 nodes")]
 )
 def test_a_node_that_does_not_start_says_why(cluster: ClusterFake, jobs: TrainJobs, says: Any, words: str) -> None:
     (status,) = seen(cluster, jobs, Look(pods={0: "Running", 1: ("Pending", says)}))
@@ -94,7 +94,7 @@ def test_a_node_that_does_not_start_says_why(cluster: ClusterFake, jobs: TrainJo
 def test_a_failed_job_says_which_node_ended_how(cluster: ClusterFake, jobs: TrainJobs) -> None:
     failed = Look("Failed", "ReachedMaxRestarts", "jobset failed", pods={0: "Failed", 1: ("Failed", EXITED)})
     (status,) = seen(cluster, jobs, failed)
-    assert status == JobStatus("failed", "ReachedMaxRestarts: jobset failed; node 1: OOMKilled, exit code 137")
+    assert status == JobStatus("failed", "ReachedMaxRestarts: jobset failed; worker-1: OOMKilled, exit code 137")
 
 
 def test_a_job_over_its_deadline_has_failed(cluster: ClusterFake, jobs: TrainJobs) -> None:
@@ -142,15 +142,15 @@ def test_each_line_of_each_node_is_told_once(cluster: ClusterFake, jobs: TrainJo
     for _ in looks:
         jobs.status(id)
         told += list(jobs.logs(id))
-    assert [t for t in told if t.startswith("node-0")] == [f"node-0: {k}-{n}" for k in range(6) for n in range(k + 1)]
-    assert told.count("node-1: x") == 6
+    assert [t for t in told if t.startswith("chief")] == [f"chief: {k}-{n}" for k in range(6) for n in range(k + 1)]
+    assert told.count("worker-1: x") == 6
     assert list(jobs.logs(id)) == []
 
 
 def test_an_empty_line_and_one_in_another_script_come_through(cluster: ClusterFake, jobs: TrainJobs) -> None:
     cluster.plays[NAME] = Script(Look(ready=True, prints={0: ["", "épochs 1"]}))
     jobs.status(jobs.submit(job()))
-    assert list(jobs.logs(NAME)) == ["node-0: ", "node-0: épochs 1"]
+    assert list(jobs.logs(NAME)) == ["chief: ", "chief: épochs 1"]
 
 
 def test_a_node_that_has_not_started_has_no_log_yet(cluster: ClusterFake, jobs: TrainJobs) -> None:

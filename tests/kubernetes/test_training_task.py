@@ -156,8 +156,8 @@ def test_two_nodes_train_and_the_task_puts_out_what_they_made(task: Task) -> Non
     assert task.end() == 0, task.told
     assert json.loads((task.root / "outputs" / "model" / "model.json").read_text())["workers"] == 2
     assert json.loads((task.root / "outputs" / "history" / "history.json").read_text())["steps"] == 8
-    for number in (0, 1):
-        assert task.told.count(f"node-{number}: step 8\n") == 1
+    for worker in ("chief", "worker-1"):
+        assert task.told.count(f"{worker}: step 8\n") == 1
     summary = task.record["summary"]
     assert summary == {"steps": 8, "resumed_from_step": 0, "job": NAME, "attempts": 1, "workers": 2}
     assert not task.scratch.exists(), "what a retry would need is of no more use"
@@ -166,7 +166,7 @@ def test_two_nodes_train_and_the_task_puts_out_what_they_made(task: Task) -> Non
 def test_a_task_that_is_killed_finds_its_job_and_its_inputs_again(task: Task) -> None:
     task.act(steps=100)
     task.start()
-    task.until(lambda: "node-0: step 3\n" in task.told)
+    task.until(lambda: "chief: step 3\n" in task.told)
     task.send(signal.SIGKILL)
     copied = {path: path.stat().st_ino for path in (task.scratch / "inputs").rglob("*")}
     task.start()
@@ -175,7 +175,7 @@ def test_a_task_that_is_killed_finds_its_job_and_its_inputs_again(task: Task) ->
     assert len(copied) >= 6
     assert task.end() == 0, task.told
     assert task.made == 1
-    assert "node-0: step 100" in task.told
+    assert "chief: step 100" in task.told
     assert (task.root / "outputs" / "model" / "model.json").is_file()
 
 
@@ -221,7 +221,7 @@ def test_a_cancelled_run_takes_its_job_along(task: Task) -> None:
 def test_a_task_that_is_evicted_leaves_its_job_to_the_next_try(task: Task) -> None:
     task.act(steps=60)
     task.start()
-    task.until(lambda: "node-0: step 2\n" in task.told)
+    task.until(lambda: "chief: step 2\n" in task.told)
     task.send(signal.SIGTERM)
     assert task.end() == 5, task.told
     assert f"job {NAME}: goes on" in task.record["error"]["message"]
@@ -234,7 +234,7 @@ def test_a_task_that_is_evicted_leaves_its_job_to_the_next_try(task: Task) -> No
 def test_a_deleted_run_takes_its_job_along_when_the_task_could_not(task: Task) -> None:
     task.act(steps=400)
     task.start()
-    task.until(lambda: "node-0: step 1\n" in task.told)
+    task.until(lambda: "chief: step 1\n" in task.told)
     task.send(signal.SIGKILL)
     task.cluster.delete_workflow(WORKFLOW)
     assert task.cluster.object("trainjobs", NAME) is None
@@ -243,7 +243,7 @@ def test_a_deleted_run_takes_its_job_along_when_the_task_could_not(task: Task) -
 def test_an_outage_of_the_api_server_loses_nothing(task: Task) -> None:
     task.act(steps=40)
     task.start()
-    task.until(lambda: "node-0: step 1\n" in task.told)
+    task.until(lambda: "chief: step 1\n" in task.told)
     task.cluster.fail("GET", r".*/trainjobs/.*", 503, 2)
     assert task.end() == 0, task.told
     assert task.made == 1

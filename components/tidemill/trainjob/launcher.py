@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tidemill.errors import PlatformError, UsageError
+from tidemill.jobs.heartbeats import name_of
 from tidemill.jobs.job import Denied, JobState, JobStatus, TrainingJob
 from tidemill.kserve.cluster import Cluster, Missing
 from tidemill.kserve.failures import Forbidden
@@ -108,7 +109,7 @@ class TrainJobs:
                 text = self._cluster.log(name, NODE, stamped=True, since=reading.since)
             except UsageError:  # 400: its container is only about to start
                 continue
-            yield from (f"{NODE}-{_index(pod)}: {line}" for line in reading.new(text or ""))
+            yield from (f"{name_of(_index(pod))}: {line}" for line in reading.new(text or ""))
 
     def cancel(self, id: str) -> None:
         """Deletes the TrainJob; it is gone when its pods are."""
@@ -123,7 +124,7 @@ class TrainJobs:
         return sorted(pods, key=lambda pod: (_index(pod), pod["metadata"].get("creationTimestamp", "")))
 
     def _why_failed(self, id: str, condition: Mapping[str, Any]) -> str:
-        ended = [f"node {_index(pod)}: {why}" for pod in self._pods(id) if (why := _ended_badly(pod))]
+        ended = [f"{name_of(_index(pod))}: {why}" for pod in self._pods(id) if (why := _ended_badly(pod))]
         return "; ".join([f"{condition.get('reason', 'Failed')}: {condition.get('message', '')}", *ended])
 
     def _why_queued(self, id: str) -> str:
@@ -133,7 +134,7 @@ class TrainJobs:
         return f"waits for a place in queue {self._settings.queue}{words}" if self._settings.queue else "is suspended"
 
     def _why_waiting(self, id: str) -> str:
-        reasons = [f"node {_index(pod)}: {why}" for pod in self._pods(id) if (why := _held_up(pod))]
+        reasons = [f"{name_of(_index(pod))}: {why}" for pod in self._pods(id) if (why := _held_up(pod))]
         return "; ".join(reasons) or "its nodes start"
 
 

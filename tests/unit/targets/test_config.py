@@ -107,6 +107,17 @@ def test_all_faults_are_told_at_once_with_their_lines() -> None:
         ({"kind": "kubernetes", "kubernetes": {"auth": {"method": "iap"}}}, "`iap` needs `client_id`"),
         ({"kind": "kubernetes", "kubernetes": {"auth": {"method": "token", "token": "s3cret"}}}, "unknown key"),
         ({"beam": {"runner": "prism"}}, "beam.runner"),
+        ({"training": {"kind": "kubernetes"}}, "`training.kind` must be vertex"),
+        ({"training": {"kind": "local"}}, "kind must be one of vertex, kubernetes"),
+        ({"kind": "kubernetes", "training": {"kind": "kubernetes", "workers": 0}}, "training.workers"),
+        ({"kind": "kubernetes", "training": {"kind": "kubernetes", "wrokers": 2}}, "unknown key"),
+        (
+            {
+                "kind": "kubernetes",
+                "training": {"kind": "kubernetes", "workers": 2, "accelerator": {"type": "google.com/tpu"}},
+            },
+            "`workers` must be 1 on TPUs",
+        ),
     ],
 )
 def test_a_fault_is_refused(keys: dict[str, Any], told: str) -> None:
