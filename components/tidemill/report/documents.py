@@ -189,6 +189,58 @@ class History(Lenient):
     stopped: str | None = None
 
 
+class SearchTrial(Lenient):
+    """One trial of a tuning; ``settings`` are all that was searched, the problem's own where it says nothing."""
+
+    number: int
+    state: str = ""
+    reason: str = ""
+    hyperparameters: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    rung: int = 0
+    epochs: int = 0
+    value: float | None = None
+    gap: float | None = None
+    seconds: float = 0
+
+
+class SearchFairness(Lenient):
+    metric: str
+    max: float | None = None
+
+
+class SearchPruning(Lenient):
+    factor: int = 3
+
+
+class SearchFolds(Lenient):
+    folds: int = 0
+
+
+class Tuning(Lenient):
+    """``tuning/tuning.json``."""
+
+    best: int
+    objective: str
+    value: float
+    own_value: float | None = None
+    gap: float | None = None
+    maximize: bool = False
+    sampler: str = ""
+    seed: int = 0
+    stopped: str = ""
+    train_s: float = 0
+    cost: float | None = None
+    rungs: tuple[int, ...] = ()
+    pruning: SearchPruning = SearchPruning()
+    fairness: SearchFairness | None = None
+    cross_validation: SearchFolds | None = None
+    front: tuple[int, ...] = ()
+    importance: dict[str, float] = {}
+    log: tuple[str, ...] = ()
+    all: tuple[SearchTrial, ...] = ()
+
+
 class Estimate(Lenient):
     """A value with its interval."""
 

@@ -44,6 +44,7 @@ class Evidence:
     examples: documents.Examples | None
     statistics: documents.Statistics | None
     anomalies: documents.Anomalies | None
+    tuning: documents.Tuning | None
     history: documents.History | None
     metrics: documents.Evaluation | None
     blessing: documents.Judged | None
@@ -78,6 +79,7 @@ def read(run_dir: Path) -> Evidence:
         examples=artefact("ingest", "examples", "manifest.json", documents.Examples),
         statistics=artefact("validate", "statistics", "summary.json", documents.Statistics),
         anomalies=artefact("validate", "anomalies", "anomalies.json", documents.Anomalies),
+        tuning=artefact("conclude", "tuning", "tuning.json", documents.Tuning),
         history=artefact("train", "history", "history.json", documents.History),
         metrics=artefact("evaluate", "evaluation", "metrics.json", documents.Evaluation),
         blessing=artefact("evaluate", "blessing", "blessing.json", documents.Judged),

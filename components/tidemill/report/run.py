@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tidemill.files import write_text
-from tidemill.report import data, evidence, formats, lineage, quality, rehearsal, slices, stages, titles, verdict
+from tidemill.report import data, evidence, formats, lineage, quality, rehearsal, slices, stages, titles, tuning, verdict
 
 _FILTERS = (
     formats.count,
@@ -72,6 +72,7 @@ def _sections(found: evidence.Evidence) -> dict[str, Any]:
         "verdict": verdict.view(found),
         "pipeline": stages.view(found),
         "data": data.view(found),
+        "tuning": tuning.view(found),
         "learning": quality.learning(found),
         "metrics": quality.view(found),
         "slices": slices.view(found),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from markupsafe import Markup
@@ -11,7 +11,7 @@ from markupsafe import Markup
 from tidemill.costs import Cost, run_cost
 from tidemill.report import charts
 from tidemill.report.evidence import REPORT_TASK, Evidence
-from tidemill.report.formats import duration
+from tidemill.report.formats import duration, plural
 from tidemill.report.graph import Layout, layout, ordered, reduced
 from tidemill.runs import TaskRecord
 
@@ -35,6 +35,7 @@ _ICONS = {
     "skipped": "",
     "page": "M-3.5 -2.5h7M-3.5 .5h7M-3.5 3.5h4",
 }
+_WORST = ("cached", "succeeded", "running", "interrupted", "failed")
 # The picture is drawn three times, for a desktop, a sheet of A4 and a telephone: tasks side by side, width of a box.
 SIZES = {"wide": (6, 154.0), "medium": (4, 142.0), "narrow": (2, 142.0)}
 
@@ -78,12 +79,14 @@ def view(evidence: Evidence) -> StagesView | None:
     if not evidence.edges:
         return None
     edges = reduced(evidence.edges)
-    tasks = {task.name: task for task in evidence.tasks}
+    shown = _loops(evidence.tasks)
+    tasks = {task.name: task for task in shown}
     starts = [s for task in evidence.tasks if (s := _seconds(task.started)) is not None]
     zero = min(starts, default=0.0)
     total = elapsed(evidence.tasks)
     cost = run_cost(evidence.run, evidence.tasks)
-    rows = [_row(name, tasks.get(name), zero, total, cost) for name in _in_order(edges, evidence.tasks)]
+    costs = _costs(evidence.tasks, cost)
+    rows = [_row(name, tasks.get(name), zero, total, costs) for name in _in_order(edges, shown)]
     done = [task for task in evidence.tasks if task.status != "cached"]
     return StagesView(
         pictures=[
@@ -96,11 +99,43 @@ def view(evidence: Evidence) -> StagesView | None:
         import_s=sum(task.import_s for task in done),
         cpu_s=sum(task.cpu_s for task in done),
         peak_rss_mb=max((task.peak_rss_mb for task in evidence.tasks), default=0.0),
-        reused=sum(task.status == "cached" for task in evidence.tasks),
+        reused=sum(task.status == "cached" for task in shown),
         reached=len(tasks),
         total=sum(name != REPORT_TASK for name in edges),
         cost=cost,
     )
+
+
+def _loops(tasks: Sequence[TaskRecord]) -> list[TaskRecord]:
+    """Returns the tasks with one record for all runs of a task that is run for each item of a list."""
+    found: dict[str, list[TaskRecord]] = {}
+    for task in tasks:
+        found.setdefault(task.iteration_of or task.name, []).append(task)
+    return [_loop(name, parts) if parts[0].iteration_of else parts[0] for name, parts in found.items()]
+
+
+def _loop(name: str, parts: Sequence[TaskRecord]) -> TaskRecord:
+    reused = sum(part.status == "cached" for part in parts)
+    worst = max(parts, key=lambda part: _WORST.index(part.status))
+    return replace(
+        worst,
+        name=name,
+        started=min(part.started for part in parts),
+        wall_s=elapsed(parts),
+        import_s=sum(part.import_s for part in parts),
+        cpu_s=sum(part.cpu_s for part in parts),
+        peak_rss_mb=max(part.peak_rss_mb for part in parts),
+        cache_reason=f"{plural(len(parts), 'run')} of it, {reused} of them reused",
+    )
+
+
+def _costs(tasks: Sequence[TaskRecord], cost: Cost | None) -> dict[str, float]:
+    costs: dict[str, float] = {}
+    for task in tasks:
+        if cost and task.name in cost.tasks:
+            name = task.iteration_of or task.name
+            costs[name] = costs.get(name, 0.0) + cost.tasks[task.name]
+    return costs
 
 
 def elapsed(tasks: Sequence[TaskRecord]) -> float:
@@ -124,7 +159,7 @@ def _in_order(edges: dict[str, tuple[str, ...]], tasks: Sequence[TaskRecord]) ->
     return [*ran, *(name for name in ordered(edges) if name not in ran)]
 
 
-def _row(name: str, task: TaskRecord | None, zero: float, total: float, cost: Cost | None) -> StageRow:
+def _row(name: str, task: TaskRecord | None, zero: float, total: float, costs: Mapping[str, float]) -> StageRow:
     state = "page" if name == REPORT_TASK else state_of(task)
     if task is None:
         return StageRow(name, "", state, _WORDS[state], None, None, None, None, "", Markup(""), None)
@@ -132,7 +167,7 @@ def _row(name: str, task: TaskRecord | None, zero: float, total: float, cost: Co
     bar = charts.timeline(start, task.wall_s, total)
     return StageRow(
         name, task.environment, state, _WORDS[state], task.wall_s, task.import_s, task.cpu_s, task.peak_rss_mb,
-        task.cache_reason, bar, cost.tasks.get(name) if cost else None,
+        task.cache_reason, bar, costs.get(name),
     )  # fmt: skip
 
 

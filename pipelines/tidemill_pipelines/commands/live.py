@@ -52,6 +52,8 @@ class RunView:
             self._live.start()
 
     def task(self, record: TaskRecord) -> None:
+        if record.iteration_of is not None and record.name not in self._stages:
+            self._stages = _beside(self._stages, record.name, record.iteration_of)
         self._records[record.name] = record
         self._begun.setdefault(record.name, time.monotonic())
         if not self._live and not self._quiet:
@@ -78,6 +80,12 @@ class RunView:
                 mark, style = _MARKS[record.status]
                 table.add_row(Text(mark, style=style), stage, duration(record.wall_s), _note(record))
         return table
+
+
+def _beside(stages: tuple[str, ...], name: str, loop: str) -> tuple[str, ...]:
+    """Returns the stages with one of a loop's runs after those before it, in the place of the loop itself."""
+    place = max(i for i, stage in enumerate(stages) if stage == loop or stage.startswith(f"{loop}-"))
+    return (*(s for s in stages[: place + 1] if s != loop), name, *stages[place + 1 :])
 
 
 def _note(record: TaskRecord) -> str:
