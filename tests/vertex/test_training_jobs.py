@@ -185,7 +185,6 @@ RULES: dict[str, tuple[dict[str, Any], str, str]] = {
     "persistent reservation": ({"persistent_resource": "night", "reservation": "any"}, "there already", "consume"),
     "persistent TPU": (TPU | {"persistent_resource": "night"}, "has no TPUs", "do not support TPUs"),
     "servers without GPU": (SERVER, "there are none", "workers with GPUs"),
-    "servers of one": (T4 | SERVER | {"workers": 1}, "2 or more", "a second worker pool"),
     "two TPU slices": (TPU | {"workers": 2}, "must be 1 on TPUs", "replica_count 1"),
     "other TPUs": ({"machine": "cloud-tpu"}, "TPU v5e", "'cloud-tpu' is not supported"),
     "TPUs twice": (TPU | {"accelerator": {"type": "TPU_V5_LITEPOD"}}, "leave `accelerator` out", "cannot be attached"),
@@ -217,6 +216,15 @@ def test_the_service_itself_refuses_it_too(rule: str, clients: Any, fake: Any) -
     told = TrainingSettings.model_construct(training=unchecked, location=PARENT, image=IMAGE)
     with pytest.raises(UsageError, match=refused):
         CustomJobs(clients, told).submit(job(workers=unchecked.workers))
+
+
+def test_a_reduction_server_for_one_machine_is_refused_and_is_no_second_pool(clients: Any, fake: Any) -> None:
+    with pytest.raises(UsageError, match="`workers` must be 2 or more"):
+        settings(T4 | SERVER | {"workers": 1})
+    wanted = custom_job(settings(T4 | SERVER), job(workers=2))
+    del wanted["job_spec"]["worker_pool_specs"][1]
+    with pytest.raises(UsageError, match="needs a second worker pool"):
+        clients.once("job", clients.jobs.create_custom_job, {"parent": PARENT, "custom_job": wanted})
 
 
 @pytest.mark.parametrize(
