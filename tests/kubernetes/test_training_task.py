@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from tidemill_pipelines.targets.compilation import Compiled, compile_package
 from tidemill_pipelines.targets.config import parse_target
 
 ROOT = Path(__file__).parents[2]
+TENSORFLOW_PYTHON = ROOT / ".venvs" / "tensorflow" / "bin" / "python"
 ACTING = ROOT / "tests" / "fakes" / "cluster" / "acting_node.py"
 RUN, WORKFLOW = "5f0c2a9e-77c1-4b7e-9d3e-6f7b1d0f2a11", "taxi-training-x7k2p"
 NAME = job_name(RUN, "train")
@@ -41,7 +42,9 @@ def compiled() -> Compiled:
 class Task:
     """The train task of one run, try after try, in its container's environment."""
 
-    def __init__(self, root: Path, cluster: ClusterFake, compiled: Compiled) -> None:
+    def __init__(
+        self, root: Path, cluster: ClusterFake, compiled: Compiled, inputs: Mapping[str, Path] | None = None
+    ) -> None:
         self.root, self.cluster = root, cluster
         self.scratch = root / "runs" / RUN / "scratch" / "train"
         self.scratch.mkdir(parents=True)
@@ -51,26 +54,28 @@ class Task:
             c["dag"]["tasks"] for c in spec["components"].values() if "train" in c.get("dag", {}).get("tasks", ())
         )
         settings = copy.deepcopy(tasks["train"]["inputs"]["parameters"]["settings"]["runtimeValue"]["constant"])
-        self._inputs = root / "inputs"
-        (self._inputs / "transformed" / "train").mkdir(parents=True)
-        (self._inputs / "transformed" / "manifest.json").write_text("{}")
-        (self._inputs / "transformed" / "train" / "part-0.parquet").write_bytes(b"rows")
-        (self._inputs / "transform_graph").mkdir()
-        (self._inputs / "transform_graph" / "features.json").write_text("{}")
-        bundle = next(text for address, text in compiled.files.items() if address == self._address(spec))
-        (self._inputs / "bundle").write_bytes(bundle)
-        given = {name: _artifact(self._inputs / name) for name in ("bundle", "transformed", "transform_graph")}
+        given = inputs or self._small_inputs(root / "inputs", compiled)
         made = {name: _artifact(root / "outputs" / name) for name in ("model", "history")}
         self._input = {
-            "inputs": {"parameterValues": {"settings": {**settings, "poll_s": 0.05}}, "artifacts": given},
+            "inputs": {
+                "parameterValues": {"settings": {**settings, "poll_s": 0.05}},
+                "artifacts": {name: _artifact(path) for name, path in given.items()},
+            },
             "outputs": {"artifacts": made, "outputFile": str(root / "outputs" / "executor_output.json")},
         }
         self.process: subprocess.Popen[str] | None = None
         self.act(steps=8)
 
     @staticmethod
-    def _address(spec: dict[str, Any]) -> str:
-        return str(spec["root"]["inputDefinitions"]["parameters"]["model_bundle"]["defaultValue"])
+    def _small_inputs(place: Path, compiled: Compiled) -> dict[str, Path]:
+        (place / "transformed" / "train").mkdir(parents=True)
+        (place / "transformed" / "manifest.json").write_text("{}")
+        (place / "transformed" / "train" / "part-0.parquet").write_bytes(b"rows")
+        (place / "transform_graph").mkdir()
+        (place / "transform_graph" / "features.json").write_text("{}")
+        address = compiled.package.defaults["model_bundle"]
+        (place / "bundle").write_bytes(compiled.files[address])
+        return {name: place / name for name in ("bundle", "transformed", "transform_graph")}
 
     def act(self, **how: Any) -> None:
         (self.scratch / "act.json").write_text(json.dumps(how))
@@ -102,15 +107,15 @@ class Task:
         os.killpg(self.process.pid, number)
         self.process.wait(30)  # the shell's end: the task's own may take longer
 
-    def end(self) -> int:
+    def end(self, seconds: float = 60) -> int:
         """Waits for the task's own process, which may outlive its shell; returns its exit code as recorded."""
         assert self.process is not None
-        self.process.wait(60)
+        self.process.wait(seconds)
         self.until(lambda: self.record["status"] != "running")
         return int(self.record["exit_code"])
 
-    def until(self, what: Callable[[], Any]) -> None:
-        deadline = time.monotonic() + 60
+    def until(self, what: Callable[[], Any], seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
         while not what():
             assert time.monotonic() < deadline, self.told
             time.sleep(0.02)
@@ -254,6 +259,36 @@ def test_without_the_right_to_make_jobs_the_task_says_so_at_once(task: Task) -> 
     task.start()
     assert task.end() == 5
     assert "create trainjobs" in task.record["error"]["remedy"]
+
+
+@pytest.mark.slow
+def test_a_real_training_by_two_nodes_goes_on_through_the_death_of_its_task(
+    tmp_path: Path, cluster: ClusterFake, compiled: Compiled
+) -> None:
+    """The nodes run what the TrainJob says, TensorFlow and all, and end with one model."""
+    if not TENSORFLOW_PYTHON.exists():
+        pytest.skip("no tensorflow environment: make setup")
+    maker = [str(TENSORFLOW_PYTHON), str(Path(__file__).parent / "real_inputs.py"), str(tmp_path / "real")]
+    (tmp_path / "real").mkdir()
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(maker, check=True, env={**os.environ, **quiet}, timeout=120, capture_output=True)
+    inputs = {name: Path(path) for name, path in json.loads((tmp_path / "real" / "inputs.json").read_text()).items()}
+    nodes = Nodes(tmp_path, python=str(TENSORFLOW_PYTHON), environment=quiet)
+    cluster.play = lambda name: nodes
+    cluster.workflow(WORKFLOW)
+    task = Task(tmp_path, cluster, compiled, inputs)
+    task.start()
+    task.until(lambda: list(task.scratch.glob("checkpoints/**/*")), 240)
+    task.send(signal.SIGKILL)
+    task.start()
+    assert task.end(240) == 0, task.told
+    assert f"found job {NAME}" in task.told
+    assert (task.made, nodes.attempt) == (1, 0)
+    history = json.loads((tmp_path / "outputs" / "history" / "history.json").read_text())
+    assert history["steps"] == 12 * 32
+    assert (tmp_path / "outputs" / "model" / "saved_model" / "saved_model.pb").is_file()
+    assert task.record["summary"]["steps"] == 12 * 32
+    assert task.record["summary"]["job"] == NAME
 
 
 def test_the_launcher_takes_what_the_train_component_takes() -> None:
