@@ -348,6 +348,67 @@ class Evaluation(Lenient):
         return next((m for m in self.metrics if not m.slice), None)
 
 
+class CompressedEstimate(Estimate):
+    change: Difference | None = None
+
+
+class CompressedSlice(Lenient):
+    slice: SliceKey = {}
+    sensitive: bool = False
+    count: float = 0
+    values: dict[str, CompressedEstimate] = {}
+
+
+class CompressedGroup(Lenient):
+    slice: SliceKey = {}
+    count: float = 0
+    rates: dict[str, Difference] = {}
+
+
+class CompressedFairness(Lenient):
+    min_examples: int | None = None
+    groups: tuple[CompressedGroup, ...] = ()
+
+
+class CallLatency(Lenient):
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+
+
+class CompressedModel(Lenient):
+    """A variant of the model, or the original."""
+
+    kind: str = ""
+    settings: dict[str, Any] = {}
+    required: bool = True
+    passed: bool = True
+    gzip_bytes: int = 0
+    latency: dict[str, CallLatency] = {}
+    metrics: tuple[CompressedSlice, ...] = ()
+    fairness: tuple[CompressedFairness, ...] = ()
+    sparsity: float | None = None
+    teacher: str = ""
+
+    @property
+    def whole(self) -> dict[str, Difference]:
+        """The metrics over all rows of the test split; the difference is from the original's."""
+        found = next((m.values for m in self.metrics if not m.slice), {})
+        changes = {name: each.change or Difference() for name, each in found.items()}
+        return {
+            name: Difference(value=each.value, difference=by.difference, low=by.low, high=by.high)
+            for (name, each), by in zip(found.items(), changes.values(), strict=True)
+        }
+
+
+class Compression(Lenient):
+    """``compressed/manifest.json``; see ``tidemill.compress``."""
+
+    rows: int = 0
+    measured_on: str = ""
+    release: str = "original"
+    models: dict[str, CompressedModel]
+
+
 class LatencyBin(Lenient):
     from_ms: float
     to_ms: float | None = None

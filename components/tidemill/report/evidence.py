@@ -49,6 +49,8 @@ class Evidence:
     metrics: documents.Evaluation | None
     blessing: documents.Judged | None
     rehearsal: documents.Rehearsal | None
+    compressed: documents.Compression | None
+    compression: documents.Judged | None
     registered: documents.Registered | None
     model: documents.Model | None
     deployment: documents.Deployment | None
@@ -84,8 +86,11 @@ def read(run_dir: Path) -> Evidence:
         metrics=artefact("evaluate", "evaluation", "metrics.json", documents.Evaluation),
         blessing=artefact("evaluate", "blessing", "blessing.json", documents.Judged),
         rehearsal=artefact("rehearse", "rehearsal", "rehearsal.json", documents.Rehearsal),
+        compressed=artefact("compress", "compressed", "manifest.json", documents.Compression),
+        compression=artefact("compress", "compression", "compression.json", documents.Judged),
         registered=artefact("register", "registered", "registered.json", documents.Registered),
-        model=artefact("train", "model", "model.json", documents.Model),
+        model=artefact("compress", "released", "model.json", documents.Model)
+        or artefact("train", "model", "model.json", documents.Model),
         deployment=artefact("deploy", "deployment", "deployment.json", documents.Deployment),
         notes=tuple(notes),
     )

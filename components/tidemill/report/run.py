@@ -12,7 +12,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tidemill.files import write_text
-from tidemill.report import data, evidence, formats, lineage, quality, rehearsal, slices, stages, titles, tuning, verdict
+from tidemill.report import (
+    compression,
+    data,
+    evidence,
+    formats,
+    lineage,
+    quality,
+    rehearsal,
+    slices,
+    stages,
+    titles,
+    tuning,
+    verdict,
+)
 
 _FILTERS = (
     formats.count,
@@ -76,6 +89,7 @@ def _sections(found: evidence.Evidence) -> dict[str, Any]:
         "learning": quality.learning(found),
         "metrics": quality.view(found),
         "slices": slices.view(found),
+        "compression": compression.view(found),
         "rehearsal": rehearsal.view(found),
         "lineage": lineage.view(found),
     }

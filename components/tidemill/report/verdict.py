@@ -104,7 +104,7 @@ def view(evidence: Evidence) -> VerdictView:
 
 
 def _reasons(evidence: Evidence) -> list[Reason]:
-    judged = (evidence.anomalies, evidence.blessing, evidence.rehearsal)
+    judged = (evidence.anomalies, evidence.blessing, evidence.rehearsal, evidence.compression)
     return [Reason(j.decision.gate, check) for j in judged if j is not None for check in j.decision.checks]
 
 
@@ -198,6 +198,13 @@ def _advice(evidence: Evidence, refusals: Sequence[Reason]) -> list[NextStep]:
             NextStep(
                 "If it is too slow, make the model smaller or the budget larger (gates.serving in problem.yaml). If it "
                 "fails to answer or differs from the offline predictions, the export is at fault: move no limit."
+            )
+        )
+    if "compression" in gates:
+        steps.append(
+            NextStep(
+                "See below what each variant costs. Compress less, or let a variant be left out where it falls short "
+                "(`required: false`). Moving a limit (compression.limits in problem.yaml) is a decision to be reviewed."
             )
         )
     return steps

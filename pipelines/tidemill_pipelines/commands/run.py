@@ -33,7 +33,12 @@ _VERDICTS = {
     "defect": ("red", "failed by a defect"),
     "interrupted": ("yellow", "interrupted"),
 }
-_EVIDENCE = (("validate", "anomalies"), ("evaluate", "blessing"), ("rehearse", "rehearsal"))
+_EVIDENCE = (
+    ("validate", "anomalies"),
+    ("evaluate", "blessing"),
+    ("rehearse", "rehearsal"),
+    ("compress", "compression"),
+)
 
 
 def run(
