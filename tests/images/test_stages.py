@@ -27,6 +27,10 @@ STAGES = {
     "ingest": "ingest",
     "validate": "validate",
     "transform": "transform",
+    "fold": "tune",
+    "suggest": "tune",
+    "trial": "tune",
+    "conclude": "tune",
     "train": "train",
     "compress": "compress",
     "evaluate": "evaluate",
@@ -90,11 +94,13 @@ def test_the_serving_image_answers_as_vertex_ai_asks_and_knows_its_health(images
         podman_cli.podman("rm", "--force", "--time=5", name)
 
 
-def test_every_stage_of_the_training_pipeline_is_tried(images: Images) -> None:
+def test_every_stage_of_the_pipelines_is_tried(images: Images) -> None:
     from tidemill_pipelines.choices import Choices
     from tidemill_pipelines.pipelines import load_pipeline
 
-    pipeline = load_pipeline("training", choices=Choices(compresses=True))
-    used = {name.removeprefix("comp-").replace("-", "_") for name in pipeline.pipeline_spec.components}
-    components = {name.rstrip("_0123456789") for name in used if not name.startswith(("importer", "exit_handler"))}
+    pipelines = [load_pipeline("training", choices=Choices(compresses=True)), load_pipeline("tuning")]
+    names = {name for pipeline in pipelines for name in pipeline.pipeline_spec.components}
+    used = {name.removeprefix("comp-").replace("-", "_") for name in names}
+    others = ("importer", "exit_handler", "for_loop")
+    components = {name.rstrip("_0123456789") for name in used if not name.startswith(others)}
     assert components <= set(STAGES), "a component of the pipeline is not tried in its image"

@@ -20,6 +20,8 @@ ROWS = 2000
 QUICK = {"gates": "{data: {min_rows: 100}, serving: {rows: 16, p99_ms: 10000}}", "training.max_epochs": "1"}
 QUICK["compression"] = "{variants: {mobile: {kind: litert, quantization: int8}, edge: {kind: onnx}}}"
 
+QUICK |= {"tuning.budget": "{trials: 2}", "tuning.cross_validation": "{folds: 2}"}
+
 
 def bundle(view: str) -> Path:
     return next((WORK / "bundles" / view).glob("*.zip"))
@@ -81,6 +83,39 @@ def train() -> Any:
 
     paths = (WORK / name for name in ("transformed", "transform_graph", "model", "history", "checkpoints"))
     return run(bundle("model"), *paths)
+
+
+def fold() -> Any:
+    from tidemill.tune.folds import run
+
+    return run(bundle("whole"), *(WORK / name for name in ("examples", "transformed", "folds")))
+
+
+def suggest() -> Any:
+    from tidemill.tune.run import suggest
+
+    report = suggest(bundle("whole"), None, [], WORK / "study", WORK / "continued")
+    (WORK / "items.json").write_text(json.dumps(report.items))
+    return report
+
+
+def trial() -> Any:
+    from tidemill.tune.trial import run
+
+    inputs = [WORK / name for name in ("transformed", "transform_graph")]
+    places = {name: WORK / name for name in ("examples", "folds")}
+    reports = []
+    for i, item in enumerate(json.loads((WORK / "items.json").read_text())):
+        outputs = (WORK / "results" / str(i), WORK / "trials" / str(i))
+        reports.append(run(bundle("model"), *inputs, item, *outputs, **places))
+    return reports
+
+
+def conclude() -> Any:
+    from tidemill.tune.run import conclude
+
+    results = sorted((WORK / "results").iterdir())
+    return conclude(bundle("whole"), WORK / "study", results, WORK / "hyperparameters", WORK / "tuning")
 
 
 def compress() -> Any:
@@ -145,7 +180,8 @@ def report() -> Any:
 
 
 STAGES: tuple[Callable[[], Any], ...] = (
-    *(prepare, find_champion, locate, ingest, validate, transform, train, compress, evaluate, rehearse, gate),
+    *(prepare, find_champion, locate, ingest, validate, transform, fold, suggest, trial, conclude),
+    *(train, compress, evaluate, rehearse, gate),
     *(register, deploy, report),
 )
 
