@@ -188,6 +188,10 @@ class Problem(Strict):
             faults.append("split.method stratified needs a classification task")
         if self.baseline is not None and (self.baseline == "mean") != (self.task == "regression"):
             faults.append(f"baseline {self.baseline} does not fit task {self.task}")
+        if self.task == "regression":
+            of_classes = ("class_weights", "focal_gamma", "resample")
+            given = [name for name in of_classes if getattr(self.training, name) is not None]
+            faults += [f"training.{name} has no meaning for regression" for name in given]
         return faults
 
     def _gate_faults(self) -> list[str]:

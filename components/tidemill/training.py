@@ -104,7 +104,8 @@ class Training(Strict):
         default=None,
         gt=0,
         lt=1,
-        description="Share of positives in what is trained on, by leaving out negatives; probabilities are corrected.",
+        description="Share of the smallest class in what is trained on, by leaving out rows of the larger ones, others "
+        "in every epoch; probabilities are corrected.",
     )
     start_from: str | None = Field(
         default=None,
@@ -135,6 +136,12 @@ class Training(Strict):
     def _one_batch_size(self) -> Training:
         if self.per_replica_batch_size is not None and "batch_size" in self.model_fields_set:
             raise ValueError("give `batch_size` (of all replicas) or `per_replica_batch_size`, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _one_way_to_balance(self) -> Training:
+        if self.resample is not None and self.class_weights is not None:
+            raise ValueError("give `class_weights` or `resample`, not both")
         return self
 
     @model_validator(mode="after")

@@ -30,6 +30,7 @@ from tidemill.artifacts import parts
 from tidemill.errors import DataError, PlatformError
 from tidemill.train.context import LabelSummary
 from tidemill.train.place import ALONE, Place
+from tidemill.train.resampling import chosen, kept_rows
 from tidemill.transform.features import TransformedFeature, TransformedFeatures
 
 WINDOW_BYTES = 64 << 20
@@ -209,12 +210,18 @@ def _side_by_side(columns: Sequence[np.ndarray], rows: int, dtype: type) -> np.n
 
 @dataclass(frozen=True)
 class _Group:
-    """The rows from ``first`` on of one row group of a Parquet file."""
+    """The rows from ``first`` on of one row group of a Parquet file.
+
+    Where ``kept`` says how many rows of each class are trained on, of those alone; ``number`` is that of the row group
+    among all of the split then.
+    """
 
     path: Path
     index: int
     rows: int
     first: int = 0
+    kept: tuple[int, ...] = ()
+    number: int = 0
 
 
 class Examples:
@@ -227,10 +234,11 @@ class Examples:
         class_weights: see :meth:`Packing.pack`.
         weight_scale: see :meth:`Packing.pack`.
         place: whose share.
+        kept: share of the rows by class that are trained on; see `tidemill.train.resampling`. Empty for all.
 
     Attributes:
-        rows: of the share.
-        total: rows of the whole split.
+        rows: of the share, in an epoch.
+        total: rows of the whole split, in an epoch.
     """
 
     def __init__(
@@ -241,10 +249,13 @@ class Examples:
         class_weights: np.ndarray | None = None,
         weight_scale: float = 1.0,
         place: Place = ALONE,
+        kept: Sequence[float] = (),
     ) -> None:
         self.packing, self._place = packing, place
         self._weights = (class_weights, weight_scale)
         groups = [group for path in parts(transformed, split) for group in _row_groups(path)]
+        if kept:
+            groups = _thinned(groups, packing.described, kept)
         self.total = sum(group.rows for group in groups)
         bounds = [self.total * worker // place.workers for worker in range(place.workers + 1)]
         self._shares = np.diff(bounds)
@@ -287,7 +298,7 @@ class Examples:
         end = self.steps(batch_size) * batch_size
         position = min(skip, end)
         parts: list[Block] = []
-        for window, rows in self._windows(generator, skip):
+        for window, rows in self._windows(generator, skip, order or (0, 0)):
             while len(rows):
                 missing = size - position % size
                 parts.append(window[rows[:missing]])
@@ -299,7 +310,9 @@ class Examples:
         if position < end or parts:
             yield Block.concat(parts) if parts else self.packing.empty(self.weighted)
 
-    def _windows(self, generator: np.random.Generator | None, skip: int) -> Iterator[tuple[Block, np.ndarray]]:
+    def _windows(
+        self, generator: np.random.Generator | None, skip: int, epoch: tuple[int, int]
+    ) -> Iterator[tuple[Block, np.ndarray]]:
         """Yields windows, each with the order of its rows that are not skipped."""
         plan: list[tuple[list[_Group], np.ndarray]] = []
         for groups in self._plan(generator):
@@ -309,10 +322,10 @@ class Examples:
                 plan.append((groups, order[skip:]))
             skip = max(0, skip - rows)
         with ThreadPoolExecutor(1, thread_name_prefix="examples") as reader:
-            ahead = [reader.submit(self._read, groups) for groups, _ in plan[:1]]
+            ahead = [reader.submit(self._read, groups, epoch) for groups, _ in plan[:1]]
             for i, (_, order) in enumerate(plan):
                 window = ahead.pop().result()
-                ahead = [reader.submit(self._read, groups) for groups, _ in plan[i + 1 : i + 2]]
+                ahead = [reader.submit(self._read, groups, epoch) for groups, _ in plan[i + 1 : i + 2]]
                 yield window, order
 
     def _plan(self, generator: np.random.Generator | None) -> Iterator[list[_Group]]:
@@ -329,7 +342,7 @@ class Examples:
             window.append(group)
         yield window
 
-    def _read(self, groups: Sequence[_Group]) -> Block:
+    def _read(self, groups: Sequence[_Group], epoch: tuple[int, int]) -> Block:
         if self._kept is not None:
             return self._kept
         columns = self.packing.columns
@@ -337,10 +350,13 @@ class Examples:
         for group in groups:
             with pq.ParquetFile(group.path, memory_map=True, pre_buffer=False) as file:
                 table = file.read_row_group(group.index, columns=columns, use_threads=False)
+            if group.kept:
+                labels = _values(table, self.packing.described.label, np.int64, 1)[:, 0]
+                table = table.take(pa.array(chosen(labels, group.kept, [*epoch, group.number])))
             table = table.slice(group.first, group.rows)
             blocks.append(self.packing.pack(table, *self._weights))
         block = Block.concat(blocks)
-        if len(groups) == len(self._groups):
+        if len(groups) == len(self._groups) and not any(group.kept for group in groups):
             self._kept = block
         return block
 
@@ -352,6 +368,21 @@ def _row_groups(path: Path) -> list[_Group]:
         raise PlatformError(str(path), "is not a whole Parquet file", str(error), "run transform again") from error
     groups = (_Group(path, i, metadata.row_group(i).num_rows) for i in range(metadata.num_row_groups))
     return [group for group in groups if group.rows]
+
+
+def _thinned(groups: Sequence[_Group], described: TransformedFeatures, kept: Sequence[float]) -> list[_Group]:
+    """Returns the row groups with what each gives to an epoch, without those that give nothing."""
+    counts = []
+    for group in groups:
+        with pq.ParquetFile(group.path, pre_buffer=False) as file:
+            labels = _values(file.read_row_group(group.index, [described.label]), described.label, np.int64, 1)[:, 0]
+        counts.append(np.bincount(labels, minlength=len(kept)))
+    rows = kept_rows(kept, np.array(counts))
+    thinned = (
+        replace(group, rows=int(given.sum()), kept=tuple(map(int, given)), number=i)
+        for i, (group, given) in enumerate(zip(groups, rows, strict=True))
+    )
+    return [group for group in thinned if group.rows]
 
 
 def _between(groups: Sequence[_Group], start: int, stop: int) -> list[_Group]:

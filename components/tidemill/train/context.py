@@ -98,13 +98,13 @@ class TrainContext:
         """Width of the model's output."""
         return len(self.classes) if self.task == "multiclass_classification" else 1
 
-    def probabilities(self, logits: keras.KerasTensor) -> keras.KerasTensor:
-        """Returns the output of a classifier [batch, outputs], from its logits of that shape.
+    def probabilities(self) -> Probabilities:
+        """Returns the layer that makes a classifier's output of its logits, both [batch, outputs].
 
-        In training these are the probabilities that the loss is of, otherwise those of the data: see
-        :class:`tidemill.train.losses.Probabilities`. A model must end so where `training.resample` is set.
+        In training it answers the probabilities that the loss is of, otherwise those of the data. A model must end so
+        where `training.resample` is set.
         """
-        return Probabilities(self.training.focal_gamma, self.kept)(logits)
+        return Probabilities(self.training.focal_gamma, self.kept)
 
     def loss(self) -> keras.losses.Loss:
         """Returns the loss that the settings ask for: log loss, focal loss, or the squared error of regression."""

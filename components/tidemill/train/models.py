@@ -16,6 +16,8 @@ from tidemill.bundle import Bundle
 from tidemill.errors import TidemillError, UserCodeError
 from tidemill.train.architectures import ARCHITECTURES
 from tidemill.train.context import TrainContext, input_dtype, input_shape
+from tidemill.train.losses import Probabilities
+from tidemill.train.vocabularies import layers_of
 
 
 def build_model(bundle: Bundle, context: TrainContext) -> keras.Model:
@@ -99,6 +101,13 @@ def _check(reference: str, model: Any, context: TrainContext, directory: Path) -
         got = f"{output.shape}" if hasattr(output, "shape") else type(output).__name__
         kind = "the classes' probabilities" if context.outputs > 1 else "one value per example"
         raise UserCodeError(reference, f"the output for 2 examples must be {kind}, shape {expected}", got)
+    if context.kept and not any(isinstance(layer, Probabilities) for layer in layers_of(model)):
+        raise UserCodeError(
+            reference,
+            "the model must end in context.probabilities() where training.resample leaves out rows",
+            "no such layer",
+            "end it with context.probabilities()(logits), which undoes what is left out, or take `resample` away",
+        )
     if not model.trainable_variables:
         raise UserCodeError(reference, "the model has nothing to train")
 

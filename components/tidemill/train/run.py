@@ -34,6 +34,7 @@ from tidemill.train.place import Place
 from tidemill.train.precision import computing_in
 from tidemill.train.preemption import Notice
 from tidemill.train.replicas import make_steps
+from tidemill.train.resampling import kept_shares
 from tidemill.train.starting import Started, start
 from tidemill.train.strategies import Distribution, distribute
 from tidemill.train.trainer import Trainer
@@ -194,13 +195,14 @@ def _run(
     weights = class_weights(training, described, label)
     packing = Packing(described)
     scale = label.rows / label.weight_sum
-    train = Examples(transformed, "train", packing, weights, scale, place)
+    kept = kept_shares(training.resample, label.counts, described.classes)
+    train = Examples(transformed, "train", packing, weights, scale, place, kept)
     evaluation = Examples(transformed, "eval", packing, weights, scale, place)
     if not evaluation.total:
         raise DataError("eval split", "has no rows", remedy="give more data or a larger share to `split.eval`")
 
     keras.utils.set_random_seed(training.seed)
-    context = _context(training, described, label, checkpoints, distribution, found)
+    context = _context(training, described, label, checkpoints, distribution, found, train.total, kept)
     with computing_in(training.precision):
         trained = build_model(opened, context)
     reference = opened.problem.user_code.model
@@ -276,9 +278,11 @@ def _context(
     checkpoints: Path,
     distribution: Distribution,
     found: Origin | None,
+    rows: int,
+    kept: tuple[float, ...],
 ) -> TrainContext:
     batch_size = distribution.batch_size(training.batch_size, training.per_replica_batch_size)
-    steps_per_epoch = math.ceil(label.rows / batch_size)
+    steps_per_epoch = math.ceil(rows / batch_size)
     max_steps = steps_per_epoch * training.max_epochs
     return TrainContext(
         task=described.task,
@@ -291,6 +295,7 @@ def _context(
         steps_per_epoch=steps_per_epoch,
         max_steps=min(max_steps, training.max_steps or max_steps),
         checkpoints=checkpoints,
+        kept=kept,
         origin=found,
     )
 
@@ -324,6 +329,7 @@ def _history(
         "stopped": progress.stopped,
         "seeds": {"weights": training.seed, "order": training.seed},
         "class_weights": None if weights is None else dict(zip(context.classes, weights.tolist(), strict=True)),
+        "kept": dict(zip(context.classes, context.kept, strict=True)) if context.kept else None,
         "training": training.model_dump(mode="json"),
         "label": asdict(context.label),
         "resumed_from_step": report.resumed_from_step,

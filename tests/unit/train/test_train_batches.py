@@ -73,7 +73,9 @@ def test_windows_that_are_skipped_are_not_read(inputs, packing, monkeypatch):
     examples = Examples(inputs.transformed, "train", packing)
     read = []
     original = Examples._read
-    monkeypatch.setattr(Examples, "_read", lambda self, groups: read.append(groups) or original(self, groups))
+    monkeypatch.setattr(
+        Examples, "_read", lambda self, groups, epoch: read.append(groups) or original(self, groups, epoch)
+    )
     list(examples.blocks(64, order=(0, 0), skip=960))
     assert len(read) == 1
     assert examples._kept is None

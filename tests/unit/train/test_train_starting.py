@@ -207,7 +207,7 @@ def build_model(context):
     x = layers.Concatenate()([inputs["edu_parts"], inputs["hours-per-week"][:, None]])
     color = layers.Embedding(context.vocabulary_sizes["1st color"], 2, name="colors")(inputs["1st color"])
     hidden = layers.Dense(8, "relu", name="first")(layers.Concatenate()([x, color]))
-    output = context.probabilities(layers.Dense(1, name="last")(hidden))
+    output = context.probabilities()(layers.Dense(1, name="last")(hidden))
     model = keras.Model({k: inputs[k] for k in ("edu_parts", "hours-per-week", "1st color")}, output)
     model.compile(optimizer=context.optimizer(), loss=context.loss())
     return model
@@ -282,7 +282,7 @@ def build_model(context):
     base.trainable = False
     inputs = context.inputs()
     wide = layers.Dense(8)(layers.Concatenate()([inputs["edu_parts"], inputs["hours-per-week"][:, None]]))
-    output = context.probabilities(layers.Dense(1)(base(wide)))
+    output = context.probabilities()(layers.Dense(1)(base(wide)))
     model = keras.Model({k: inputs[k] for k in ("edu_parts", "hours-per-week")}, output)
     model.compile(optimizer=context.optimizer(), loss=context.loss())
     return model

@@ -36,7 +36,7 @@ def compiled(context: TrainContext, inputs: Inputs, terms: Sequence[keras.KerasT
         scale = context.label.std or 1.0
         output = layers.Rescaling(scale, context.label.mean, name="value", dtype="float32")(total)
     else:
-        output = context.probabilities(total)
+        output = context.probabilities()(total)
         kind = EvaluatedByLogLoss if context.training.focal_gamma else keras.Model
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "When providing `inputs` as a dict", UserWarning)  # see symbolic_inputs
