@@ -25,7 +25,7 @@ its environment. What each artefact holds is told in [artifacts.py](tidemill/art
 """
 
 
-_ELSEWHERE = {"vertex": "Vertex AI", "kserve": "KServe"}
+_ELSEWHERE = {"vertex": "Vertex AI", "kserve": "KServe", "trainjob": "Kubeflow Trainer"}
 """The packages that hold the same components for other backends."""
 
 

@@ -13,8 +13,13 @@ from kfp_fake import KfpFake
 from released import ROW, World
 from typer.main import get_command
 
+from tidemill.jobs.handover import INPUTS
+from tidemill.jobs.watch import Patience
 from tidemill_pipelines.cli import app
-from tidemill_pipelines.targets.config import KubernetesAuth, load_target, parse_target
+from tidemill_pipelines.targets.checking.subject import Subject
+from tidemill_pipelines.targets.checking.table import findings
+from tidemill_pipelines.targets.compilation import compile_package
+from tidemill_pipelines.targets.config import KubernetesAuth, KubernetesTraining, load_target, parse_target
 from tidemill_pipelines.targets.kubernetes.endpoints import KubernetesEndpoints
 from tidemill_pipelines.targets.kubernetes.target import KubernetesTarget
 
@@ -24,6 +29,10 @@ PAGE = ROOT / "pipelines" / "targets" / "KUBERNETES.md"
 
 def blocks(kind: str) -> list[str]:
     return re.findall(rf"```{kind}\n(.*?)```", PAGE.read_text(), re.DOTALL)
+
+
+def documents() -> list[dict[str, Any]]:
+    return [yaml.safe_load(text) for text in blocks("yaml")]
 
 
 def permissions(role: dict[str, Any]) -> set[tuple[str, str]]:
@@ -36,7 +45,7 @@ def own_role() -> set[tuple[str, str]]:
 
 
 def test_the_permissions_are_those_that_are_used(executing: KfpFake, world: World) -> None:
-    operator, reasons = (permissions(yaml.safe_load(text)) for text in blocks("yaml"))
+    operator, reasons = (permissions(role) for role in documents() if role["kind"] == "Role")
     text = f"kind: kubernetes\nkubernetes: {{host: '{executing.address}'}}\n"
     target, config = KubernetesTarget(parse_target(text, "t")), parse_target(text, "t")
     world.register()
@@ -68,6 +77,31 @@ def test_the_permissions_are_those_that_are_used(executing: KfpFake, world: Worl
     place.cluster.pods("x")
     place.cluster.warnings("x")
     assert world.cluster.asked == reasons
+
+
+def test_its_targets_train_as_they_are_meant_to() -> None:
+    targets = [text for text in blocks("yaml") if yaml.safe_load(text)["kind"] == "kubernetes"]
+    assert len(targets) == 2
+    found = []
+    for text in targets:
+        target = parse_target(text, "target.yaml")
+        package = compile_package(
+            ROOT / "pipelines" / "problems" / "lending", "training", target, source="s3://b/x.csv"
+        )
+        subject = Subject(package.package, target)
+        found.append({finding.id for finding in findings(subject) if finding.id.startswith("training-")})
+    assert found == [{"training-needs"}] * 2
+
+
+def test_its_figures_of_training_are_the_codes() -> None:
+    text, patience = " ".join(PAGE.read_text().split()), Patience()
+    runtime = yaml.safe_load((ROOT / "manifests" / "base" / "training" / "runtime" / "runtime.yaml").read_text())
+    assert runtime["spec"]["template"]["spec"]["failurePolicy"]["maxRestarts"] == 3
+    assert "likewise, three times: `failurePolicy.maxRestarts`" in text
+    assert f"`training.max_restarts` ({KubernetesTraining().max_restarts}) times" in text
+    assert patience.outage_s == 3600
+    assert "asks again for an hour" in text
+    assert f"/{INPUTS}`)" in text
 
 
 def test_its_commands_and_their_options_exist() -> None:
