@@ -16,9 +16,13 @@ class Notice:
     Outside of :meth:`deferred` the signal raises :class:`Preempted` where the main thread stands. Within, it only
     sets :attr:`asked`: a training looks at that between blocks of steps, agrees with its other workers on the step to
     stop at, saves, and raises :meth:`preempted` itself.
+
+    Args:
+        listens: signals that are taken to it by :meth:`listen`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *listens: signal.Signals) -> None:
+        self._listens = listens
         self._signal: signal.Signals | None = None
         self._deferrals = 0
 
@@ -58,18 +62,31 @@ class Notice:
             "train", f"was told to end before it was done{saved}", got, "run it again: it goes on from there"
         )
 
-    def receive(self, number: int, _frame: FrameType | None) -> None:
-        """Takes the signal; a handler as `signal.signal` wants it."""
+    def tell(self, number: int) -> None:
+        """Tells that this process is to end.
+
+        Raises:
+            Preempted: outside of :meth:`deferred`.
+        """
         self._signal = signal.Signals(number)
         if not self._deferrals:
             raise self.preempted()
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        self.tell(number)
+
+    def listen(self) -> None:
+        """Has the signals brought here, if they were before: TensorFlow takes SIGTERM when it connects workers."""
+        for number in self._listens:
+            signal.signal(number, self._receive)
 
 
 @contextmanager
 def listening() -> Iterator[Notice]:
     """Yields the notice that SIGTERM and SIGINT are taken to while the block runs."""
-    notice = Notice()
-    before = {number: signal.signal(number, notice.receive) for number in (signal.SIGTERM, signal.SIGINT)}
+    notice = Notice(signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    notice.listen()
     try:
         yield notice
     finally:

@@ -182,6 +182,7 @@ def _run(
 ) -> TrainReport:
     training = opened.problem.training
     distribution = distribute(training.strategy, place := Place.read())
+    notice.listen()
     described = TransformedFeatures.read(transform_graph)
     check_names(described.raw)
     lineage = {

@@ -118,7 +118,9 @@ def kill(training: Training, kills: int, chance: random.Random) -> list[str]:
 
 def wait_for(training: Training, condition) -> None:
     while not condition():
-        assert training.going, "the training was over before all kills were done"
+        if not training.going:
+            training.result()  # which raises what ended it
+            raise AssertionError("the training was over before all kills were done")
         time.sleep(0.005)
 
 

@@ -124,7 +124,7 @@ def test_told_to_end_all_workers_are_and_nothing_starts_again(play, tmp_path):
     def tell():
         while not any("worker-1: does train" in line for line in said):
             time.sleep(0.05)
-        notice.receive(signal.SIGTERM, None)
+        notice.tell(signal.SIGTERM)
 
     threading.Thread(target=tell).start()
     told = pytest.raises(Preempted, match=r"was told to end .*with all saved at step 1 .*SIGTERM")

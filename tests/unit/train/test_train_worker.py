@@ -1,0 +1,61 @@
+"""The program that each worker is: its arguments, its record and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tidemill.errors import UsageError
+from tidemill.train import worker
+from tidemill.train.task import train
+
+RAISING = """
+def build_model(context):
+    raise ValueError("no such layer")
+"""
+
+
+def arguments(inputs, name):
+    paths = inputs.arguments(name)
+    shared = paths.pop("checkpoints")
+    given = [text for key, path in paths.items() for text in (f"--{key.replace('_', '-')}", str(path))]
+    return [*given, "--shared", str(shared)], shared
+
+
+def test_an_error_of_the_users_is_in_the_record_and_the_exit_code(make_inputs):
+    given, shared = arguments(make_inputs(model=RAISING), "raising")
+    ended = subprocess.run(
+        [sys.executable, "-m", "tidemill.train.worker", *given], capture_output=True, text=True, timeout=200
+    )
+    assert ended.returncode == 4, ended.stderr[-2000:]
+    record = json.loads((shared / "records" / "worker-0.json").read_text())
+    assert record["error"]["type"] == "UserCodeError"
+    assert "ValueError: no such layer" in record["error"]["message"]
+    assert json.loads((shared / "heartbeats" / "worker-0").read_text())["phase"] == "ended"
+
+
+def test_a_worker_whose_launcher_is_gone_does_not_begin(make_inputs):
+    given, shared = arguments(make_inputs(), "orphan")
+    command = [sys.executable, "-m", "tidemill.train.worker", *given, "--parent", str(os.getppid())]
+    assert subprocess.run(command, timeout=60).returncode == -signal.SIGKILL
+    assert not shared.exists()
+
+
+def test_a_place_that_does_not_exist_is_refused(monkeypatch, capsys, tmp_path):
+    cluster = {"chief": ["127.0.0.1:1"], "worker": ["127.0.0.1:2"]}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 1}}))
+    names = ("bundle", "transformed", "transform-graph", "model", "history", "shared")
+    with pytest.raises(SystemExit) as ended:
+        worker.main([text for name in names for text in (f"--{name}", str(tmp_path / name))])
+    assert ended.value.code == 4
+    assert "UsageError: TF_CONFIG: " in capsys.readouterr().err
+
+
+def test_no_workers_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="workers: must be at least 1"):
+        train(*["unused"] * 5, scratch=tmp_path, workers=0)
