@@ -118,6 +118,18 @@ for address in ("8.8.8.8", "142.250.1.95"):
     assert told.splitlines() == ["127.0.0.1", "Network is unreachable", "Network is unreachable"]
 
 
+def test_logs_of_jobs_are_read_at_the_services_own_address(shell: Shell) -> None:
+    labels = {"job_id": "77", "task_name": "workerpool0-0"}
+    entry = {"insertId": "1", "timestamp": "2026-01-01T00:00:00Z", "textPayload": "step 1"}
+    shell.fake.ask("log", "77", [{**entry, "resource": {"type": "ml_job", "labels": labels}}])
+    script = """
+from tidemill.vertex.job_logs import JobLogs
+from tidemill.vertex.location import Location
+print(*JobLogs(Location("example-project", "europe-west1")).read("77"))
+"""
+    assert shell.run(sys.executable, "-c", script) == "worker-0: step 1\n"
+
+
 def test_submit(shell: Shell, compiled: Any) -> None:
     """The run's IR, labels, service account, network, key and caching, from what arrived on the wire."""
     run = shell.asked("submit", *TRAINING, "--label", "commit=c0ffee", "--request-id", "build-7")
