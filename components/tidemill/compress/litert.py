@@ -17,6 +17,9 @@ from tidemill.compression import LiteRT
 from tidemill.errors import DataError, UserCodeError
 from tidemill.network import SIGNATURE, NetworkInput
 
+# LiteRT's division of int8 saturates where the quotient's scale is far from the dividend's: the mean of a bag of words,
+# which is divided by their number, was off by a hundred times its size.
+_FLOAT = ("DIV",)
 _UNSUPPORTED = re.compile(r"'tf\.(\w+)' op is neither a custom op nor a flex op")
 
 
@@ -50,12 +53,12 @@ def convert(
                 "lower `representative_rows`, or give more data",
             )
         converter.representative_dataset = lambda: _one_by_one(inputs, sample, variant.representative_rows)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8, tf.lite.OpsSet.TFLITE_BUILTINS]
     try:
         with warnings.catch_warnings():
             # The converter calibrates by the interpreter that TensorFlow itself calls deprecated.
             warnings.filterwarnings("ignore", r"(?s)\s*Warning: tf\.lite\.Interpreter is deprecated", UserWarning)
-            return bytes(converter.convert())
+            return bytes(_quantized(converter) if variant.quantization == "int8" else converter.convert())
     except Exception as error:  # the converter has no public class of errors
         lacking = sorted(set(_UNSUPPORTED.findall(str(error))))
         if not lacking:
@@ -65,6 +68,15 @@ def convert(
             f"compression.variants.{name}: LiteRT has no {', '.join(lacking)}",
             remedy="do that part in preprocessing, or leave the variant out",
         ) from error
+
+
+def _quantized(converter: Any) -> bytes:
+    """Returns the network in int8, all but :data:`_FLOAT`."""
+    options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=list(_FLOAT))
+    debugger = tf.lite.experimental.QuantizationDebugger(
+        converter=converter, debug_dataset=converter.representative_dataset, debug_options=options
+    )
+    return bytes(debugger.get_nondebug_quantized_model())
 
 
 def _one_by_one(

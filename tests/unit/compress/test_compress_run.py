@@ -103,11 +103,18 @@ def test_files_that_keep_float32_answer_as_the_model_does(project, original, don
     edge = OnnxNetwork((directory / "edge" / "model.onnx").read_bytes(), original.inputs)
     np.testing.assert_allclose(plain.answer(features), expected, rtol=0, atol=1e-6)
     np.testing.assert_allclose(edge.answer(features), expected, rtol=0, atol=1e-6)
-    for name, tolerance in (("half", 1e-3), ("dynamic", 0.02), ("mobile", 0.05)):
+    for name, tolerance in (("half", 1e-3), ("dynamic", 0.02), ("mobile", 0.03)):
         network = LiteRTNetwork((directory / name / "model.tflite").read_bytes(), original.inputs)
         found = network.answer(features)
         assert np.abs(found - expected).mean() < tolerance, name
         assert (found != expected).any(), f"{name} changes nothing"
+
+
+def test_int8_is_near_the_model_for_every_row_though_bags_of_words_are_divided_by_their_number(project, original, done):
+    """LiteRT's own division in int8 is off by so much that it moves probabilities by 0.4 here."""
+    features = original.transform(project.test_rows().combine_chunks().to_batches()[0])
+    network = LiteRTNetwork((done[0]["compressed"] / "mobile" / "model.tflite").read_bytes(), original.inputs)
+    assert np.abs(network.answer(features) - original.answer(features)).max() < 0.1
 
 
 def test_a_batch_of_one_is_answered_as_in_a_larger_one(project, original, done):
