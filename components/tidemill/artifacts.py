@@ -9,6 +9,12 @@ transform graph           tf.Transform's output directory, ``features.json``
 transformed examples      ``<split>/part-*.parquet``, ``manifest.json``
 model                     ``saved_model/``, ``network/`` (see ``tidemill.network``), ``model.json``
 history                   ``history.json``, ``tensorboard/``
+folds                     ``fold-<i>/``: transformed examples; ``examples/`` where fairness is searched for too
+study                     ``study.json``: all trials of a tuning so far
+continued                 ``trial-<i>/``: checkpoints of the trials that go on
+result                    ``result.json`` of one trial, ``checkpoints/``
+hyperparameters           ``hyperparameters.json`` (see ``tidemill.hyperparameters``)
+tuning                    ``tuning.json``: what a tuning came to
 evaluation                ``metrics.json``, ``metrics.parquet``, TFMA's result files
 predictions               ``part-*.parquet``: the raw test rows' predictions, in their order
 blessing                  ``blessing.json`` (evidence)

@@ -41,20 +41,22 @@ class Axis:
     """Where the values of one hyperparameter lie: numbers by size, or by their logarithm, others side by side.
 
     Args:
-        log: whether numbers lie by their logarithm.
+        log: whether numbers lie by their logarithm; those that have none, such as 0, lie below all others.
     """
 
     def __init__(self, name: str, values: Sequence[Any], log: bool) -> None:
         self.name = name
         self._numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-        self._log = log and self._numeric and all(v > 0 for v in values)
+        positive = [math.log(v) for v in values if v > 0] if log and self._numeric else []
+        self._log, self._floor = bool(positive), min(positive, default=0.0) - 1
         if self._numeric:
             scaled = sorted({self._scaled(v) for v in values})
             self._low, self._high = (scaled[0], scaled[-1]) if scaled else (0.0, 1.0)
             ends = sorted({min(values), max(values)}) if values else []
             self.labels = [(self(v), number(float(v))) for v in ends]
         else:
-            self._names = sorted({json.dumps(v) for v in values})
+            alike = all(isinstance(v, list) for v in values)
+            self._names = sorted({json.dumps(v) for v in values}, key=json.loads if alike else str)
             shown = self._names if len(self._names) <= _NAMED else [self._names[0], self._names[-1]]
             self.labels = [(self._place(name), _plain(name)) for name in shown]
 
@@ -66,7 +68,9 @@ class Axis:
         return (self._scaled(value) - self._low) / span if span else 0.5
 
     def _scaled(self, value: Any) -> float:
-        return math.log(value) if self._log else float(value)
+        if not self._log:
+            return float(value)
+        return math.log(value) if value > 0 else self._floor
 
     def _place(self, name: str) -> float:
         return (self._names.index(name) + 0.5) / len(self._names)

@@ -224,6 +224,7 @@ class Tuning(Lenient):
     objective: str
     value: float
     own_value: float | None = None
+    own_epochs: int = 0
     gap: float | None = None
     maximize: bool = False
     sampler: str = ""

@@ -30,7 +30,8 @@ class Conclusion:
         hyperparameters: its values by dotted path below ``training``.
         objective: name of the metric.
         value: of the chosen trial.
-        own_value: of the problem's own settings on the same rung; None if they didn't get so far.
+        own_value: of the problem's own settings, when they were last judged; None if they failed.
+        own_epochs: that they had been trained then.
         gap: fairness gap of the chosen trial, if it was asked for.
         trials: number of trials by state.
         rounds: that had a trial.
@@ -44,6 +45,7 @@ class Conclusion:
     objective: str
     value: float
     own_value: float | None
+    own_epochs: int
     gap: float | None
     trials: Mapping[str, int]
     rounds: int
@@ -77,7 +79,7 @@ def concluded(bundle: Bundle, study: Study, objectives: Objectives) -> tuple[Con
         raise UserError("tuning", "needs a trial that can be trained; all have failed", told or None)
     best = objectives.best(sound)
     value, *gap = objectives.values(best.results[-1])
-    own = next((t for t in sound if not t.hyperparameters and t.rung == best.rung), None)
+    own = next((t for t in sound if not t.hyperparameters), None)
     rate = tuning.budget.hourly_rate
     conclusion = Conclusion(
         best=best.number,
@@ -85,6 +87,7 @@ def concluded(bundle: Bundle, study: Study, objectives: Objectives) -> tuple[Con
         objective=objectives.metric,
         value=value,
         own_value=objectives.values(own.results[-1])[0] if own else None,
+        own_epochs=own.results[-1].epochs if own else 0,
         gap=gap[0] if gap else None,
         trials=dict(Counter(trial.state for trial in study.trials)),
         rounds=study.round,
@@ -159,6 +162,7 @@ def importance(trials: Sequence[Trial], objectives: Objectives) -> dict[str, flo
     if not reached:
         return {}
     rung = min(reached, key=lambda r: (-reached[r], r))
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction=objectives.directions[0])
     for trial in trials:
         result = next((r for r in trial.results if r.rung == rung), None)

@@ -27,6 +27,7 @@ def ask(
 
     Their number goes on from the trials'; cohort and bracket are to be set.
     """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of studies in memory, which nobody can look at
     study = optuna.create_study(directions=objectives.directions, sampler=_sampler(tuning, round))
     for trial in trials:
         if trial.distributions:

@@ -181,3 +181,12 @@ def test_a_bundle_without_hyperparameters_stays_as_it_is(tmp_path: Path) -> None
     assert tuned(bundle, None) is bundle
     write_hyperparameters(tmp_path / "found", {"dropout": 0.25})
     assert tuned(bundle, tmp_path / "found").problem.training.dropout == 0.25
+
+
+def test_the_example_of_the_page_is_a_tuning() -> None:
+    page = Path(__file__).parents[3] / "components" / "tidemill" / "tune" / "README.md"
+    block = page.read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
+    found = problem(yaml.safe_load(block)["tuning"], sensitive=["sex"]).tuning
+    assert found is not None
+    assert [parameter.path for parameter in plain_space(found)][-1] == "optimizer.momentum"
+    assert found.rounds(20) == 4 + 3

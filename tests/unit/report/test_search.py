@@ -38,6 +38,7 @@ def document(**more: Any) -> dict[str, Any]:
         "objective": "auc",
         "value": 0.86,
         "own_value": 0.80,
+        "own_epochs": 12,
         "gap": None,
         "maximize": True,
         "sampler": "tpe",
@@ -75,7 +76,7 @@ def text(html: str) -> str:
 
 def test_the_trial_that_was_taken_is_told_with_what_it_gained(page: Any) -> None:
     told = text(page(document()))
-    assert "Trial 2 was taken: AUC 0.860, 0.0600 better than the problem’s own settings (0.800)" in told
+    assert "Trial 2 was taken: AUC 0.860, 0.0600 better than the problem’s own settings (0.800 after 12 epochs)" in told
     assert "5 trials by TPE" in told
     assert "The search ended because all 5 trials have begun." in told
     assert "training loss: must stay finite" in told
@@ -147,6 +148,9 @@ def test_axes_place_numbers_by_size_or_logarithm_and_others_side_by_side() -> No
     linear, log = Axis("a", [0.0, 0.5, 2.0], False), Axis("b", [0.001, 0.01, 0.1], True)
     assert [linear(v) for v in (0.0, 0.5, 2.0)] == [0.0, 0.25, 1.0]
     assert log(0.01) == pytest.approx(0.5)
+    assert Axis("b", [0, 0.001, 0.1], True)(0) == 0.0 < Axis("b", [0, 0.001, 0.1], True)(0.001) < 0.3
+    layers = Axis("c", [[128, 64], [32], [64, 32]], False)
+    assert [label for _, label in layers.labels] == ["32", "64, 32", "128, 64"]
     names = Axis("c", ["adam", "sgd", [64, 32]], True)
     assert len({names(v) for v in ("adam", "sgd", [64, 32])}) == 3
     assert [label for _, label in names.labels] == ["adam", "sgd", "64, 32"]
