@@ -299,6 +299,29 @@ def test_a_job_that_is_cancelled_ends_and_one_that_has_ended_stays(launcher: Any
     assert [request["name"] for request in fake.requests("CancelCustomJob")] == [started, started]
 
 
+def test_a_refused_cancellation_is_told_unless_the_job_is_ending(launcher: Any, fake: Any) -> None:
+    fake.set(held=True)
+    asked = launcher()
+    started = asked.submit(job())
+    fake.refuse("CancelCustomJob", "FAILED_PRECONDITION", "The job cannot be cancelled.")
+    with pytest.raises(UsageError, match="cannot be cancelled"):
+        asked.cancel(started)
+    asked.cancel(started)
+    fake.refuse("CancelCustomJob", "FAILED_PRECONDITION", "The job is being cancelled.")
+    asked.cancel(started)
+
+
+def test_a_job_that_takes_long_to_end_is_asked_for_again_later(launcher: Any, fake: Any) -> None:
+    """The one of its name that is being cancelled writes the same checkpoints until it has ended."""
+    fake.set(held=True, slow_cancellations=True)
+    asked = launcher()
+    first = asked.submit(job())
+    with pytest.raises(PlatformError, match=f"{first}, which was cancelled, must end first"):
+        asked.submit(job(arguments=("--bundle", "other")))
+    fake.set(slow_cancellations=False)
+    assert asked.submit(job(arguments=("--bundle", "other"))) != first
+
+
 def test_a_job_that_is_gone_was_cancelled(launcher: Any) -> None:
     assert launcher().status(f"{PARENT}/customJobs/7").state == "cancelled"
 

@@ -199,6 +199,20 @@ def test_the_users_fault_ends_the_job_at_once_with_its_cause(task: Task, fake: A
     assert len(fake.requests("CancelCustomJob")) == 1
 
 
+def test_a_worker_that_broke_with_another_is_no_reason_to_end_the_job(task: Task, fake: Any) -> None:
+    """Whoever loses a preempted worker may end in ways that nobody foresaw; all are started again."""
+    fake.set(held=True)
+    task.start()
+    task.until(": running")
+    task.record(1, type="TidemillError", exit_code=1, expected="must end without an unforeseen error")
+    time.sleep(0.3)
+    task.record(1)
+    task.record(0)
+    fake.set(held=False)
+    assert task.end()[0] == 0
+    assert fake.requests("CancelCustomJob") == []
+
+
 def test_a_job_that_failed_without_a_record_fails_in_vertex_ais_words(task: Task, fake: Any) -> None:
     fake.set(failing_jobs=["The replica workerpool1-0 ran out of memory."])
     task.start()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tidemill.errors import PlatformError, TidemillError, UsageError
+from tidemill.errors import PlatformError, UsageError, UserError
 from tidemill.jobs.job import ENDED, Denied, JobState, JobStatus, TrainingJob
 from tidemill.jobs.watch import blamed
 from tidemill.vertex.clients import Clients
@@ -46,6 +46,7 @@ _WAITS: Final = {
     "JOB_STATE_PENDING": "its machines are being prepared",
     "JOB_STATE_CANCELLING": "is being cancelled",
 }
+_OVER: Final = ("JOB_STATE_CANCELLING", *(name for name, state in _STATES.items() if state in ENDED))
 _STRATEGIES: Final = {"standard": "STANDARD", "spot": "SPOT", "flex_start": "FLEX_START"}
 _RESERVATION_KEY: Final = "compute.googleapis.com/reservation-name"
 
@@ -80,9 +81,9 @@ class NamedJobs:
     def cancel(self, id: str) -> None:
         try:
             self._clients.ask(f"{self._kind} {id}", self._cancel, {"name": id}, api_errors().FailedPrecondition)
-        except api_errors().FailedPrecondition:
-            if self.status(id).state not in ENDED:
-                raise
+        except api_errors().FailedPrecondition as error:
+            if self._job(id).state.name not in _OVER:
+                raise fault(f"{self._kind} {id}", error, self._clients.location) from error
 
     def place(self, id: str) -> str:
         return self._clients.location.console(f"training/{id.rsplit('/', 1)[-1]}")
@@ -129,9 +130,9 @@ class NamedJobs:
         return None
 
     def _end(self, where: str, id: str) -> None:
-        """Cancels a job and waits for its end."""
+        """Cancels a job and waits a little for its end: whoever asked for another one asks again."""
         self.cancel(id)
-        deadline = time.monotonic() + self._clients.patience.operation
+        deadline = time.monotonic() + self._clients.patience.unavailable
         while (status := self.status(id)).state not in ENDED:
             if time.monotonic() > deadline:
                 raise PlatformError(where, f"{id}, which was cancelled, must end first", status.detail, "try again")
@@ -153,7 +154,7 @@ class CustomJobs(NamedJobs):
 
         Args:
             logs: what reads the jobs' logs; Cloud Logging of the location's project by default.
-            watched: directory with the workers' records: what starting again wouldn't mend ends the job at once.
+            watched: directory with the workers' records: the user's fault ends the job at once.
             mount: where this machine sees Cloud Storage.
         """
         super().__init__(
@@ -173,19 +174,12 @@ class CustomJobs(NamedJobs):
 
     def status(self, id: str) -> JobStatus:
         status = super().status(id)
-        if status.state == "running" and (lasting := self._lasting_failure()) is not None:
+        if status.state == "running" and self._watched is not None and isinstance(blamed(self._watched), UserError):
+            # Vertex AI knows no exit code that means never: it starts a worker that failed again, up to five times.
+            # Source: https://cloud.google.com/vertex-ai/docs/training/understanding-training-service
             self.cancel(id)
-            return JobStatus("failed", f"ended, since starting its workers again would not help: {lasting}")
+            return JobStatus("failed", "ended, since to start its workers again would not help")
         return status
-
-    def _lasting_failure(self) -> TidemillError | None:
-        """Returns a worker's failure that isn't the platform's.
-
-        Vertex AI knows no exit code that means so: it starts a worker that failed again, up to five times.
-        Source: https://cloud.google.com/vertex-ai/docs/training/understanding-training-service
-        """
-        failure = blamed(self._watched) if self._watched is not None else None
-        return failure if failure is not None and not failure.retryable else None
 
 
 def custom_job(settings: TrainingSettings, job: TrainingJob, mount: str = MOUNT) -> dict[str, Any]:

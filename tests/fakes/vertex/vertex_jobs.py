@@ -85,7 +85,8 @@ class CustomJobs(Jobs):
         if job.state in ENDED:
             return
         if job.state == _STATE.JOB_STATE_CANCELLING:
-            job.state, job.end_time = _STATE.JOB_STATE_CANCELLED, now()
+            if not self.world.slow_cancellations:
+                job.state, job.end_time = _STATE.JOB_STATE_CANCELLED, now()
         elif job.state == _STATE.JOB_STATE_PENDING:
             job.state, job.start_time = _STATE.JOB_STATE_RUNNING, now()
         elif not self.world.held:

@@ -66,6 +66,7 @@ class World:
         held: whether jobs stay as they are when they have begun to run.
         job_limit: pipeline jobs that may run at once.
         failing_tasks: task name to the error that it ends with, in jobs that are made from now on.
+        slow_cancellations: whether custom jobs that are cancelled stay so for now.
         failing_jobs: the errors that the next custom jobs end with.
         failing_trials: ids of those that report no objective.
         persistent_resources: network and key of each, by its id.
@@ -90,6 +91,7 @@ class World:
     batches: dict[str, Any] = field(default_factory=dict)
     custom_jobs: dict[str, Any] = field(default_factory=dict)
     tunings: dict[str, Any] = field(default_factory=dict)
+    slow_cancellations: bool = False
     failing_jobs: list[str] = field(default_factory=list)
     failing_trials: set[str] = field(default_factory=set)
     persistent_resources: dict[str, tuple[str, str]] = field(default_factory=dict)
