@@ -14,11 +14,12 @@ import pytest
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
 
 from tidemill.beam import opened_cluster
-from tidemill.bundle import open_bundle
+from tidemill.bundle import open_bundle, pack
 from tidemill.errors import DataError
 from tidemill.evaluate.run import run as evaluate
 from tidemill.files import digest_tree
 from tidemill.ingest.run import run as ingest
+from tidemill.problem import dump_problem, parse_problem
 from tidemill.transform.graph import TRANSFORM_FN
 from tidemill.transform.run import run as transform
 
@@ -36,6 +37,17 @@ def on_flink(flink_jar: Path, shop) -> Iterator[list[str]]:
 def test_ingest_writes_the_same_examples(shop, examples, on_flink, tmp_path):
     ingest(shop.bundle, str(shop.table), "", tmp_path / "examples", "flink", on_flink)
     assert digest_tree(tmp_path / "examples") == digest_tree(examples)
+
+
+def test_rows_of_a_group_are_brought_together_wherever_they_are(shop, on_flink, tmp_path, monkeypatch):
+    monkeypatch.setattr("tidemill.ingest.windows.PARTITION_BYTES", 20_000)
+    text = dump_problem(open_bundle(shop.bundle).problem) + "time: visits\nwindows: {length: 3, incomplete: keep}\n"
+    bundle = pack(parse_problem(text, "problem.yaml"), tmp_path, tmp_path / "bundles")
+    for runner, flags in (("direct", []), ("flink", on_flink)):
+        ingest(bundle, str(shop.table), "", tmp_path / runner, runner, flags)
+    assert len(list((tmp_path / "direct" / "train").iterdir())) > 3
+    assert list((tmp_path / "direct" / "quarantine").iterdir())
+    assert digest_tree(tmp_path / "flink") == digest_tree(tmp_path / "direct")
 
 
 def test_transform_writes_the_same_graph_and_the_same_features(shop, examples, on_flink, tmp_path):

@@ -55,11 +55,6 @@ class WindowRule:
     label: str
     measured_ahead: bool
 
-    @property
-    def straddle(self) -> bool:
-        """Whether the rows of a group may be in several splits."""
-        return self.windows.straddle
-
     @classmethod
     def of(cls, problem: Problem) -> WindowRule | None:
         """Returns the rule of a problem that has windows."""
@@ -230,9 +225,8 @@ def windows(rule: WindowRule, partition: int, staged: pa.Table) -> Iterator[Keye
         part = _beside(rule, table, order, rows, places, later)
         samples = {name: _sample(values, valid) for name, values, valid in hash_columns(part, part.column_names)}
         batch = Batch(partition, number, 0, part, (), ())
-        kept_together = hashes if rule.straddle else units
         measured = later if rule.measured_ahead else now
-        yield Keyed(batch, {}, samples, hashes[now], kept_together[now], measures[measured])
+        yield Keyed(batch, {}, samples, hashes[now], units[now], measures[measured])
 
 
 def _beside(
