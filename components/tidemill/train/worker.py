@@ -88,7 +88,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _die_with(parent: int) -> None:
-    """Has the kernel kill this process when the one that started it is gone: an orphan would train on, for nobody."""
+    """Has the kernel kill this process when the one that started it is gone: an orphan would train on, for nobody.
+
+    The kernel goes by the thread that started it, which must not end before.
+    """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it went before that
         os.kill(os.getpid(), signal.SIGKILL)

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--act", type=Path)
     parser.add_argument("--shared", type=Path)
     parser.add_argument("--parent", type=int)
-    given = parser.parse_args()
+    given, _ = parser.parse_known_args()
     worker = Place.read().worker
     tries = given.act.with_name(f"tries-{worker}")
     tries.write_text((tries.read_text() if tries.exists() else "") + ".")
@@ -41,7 +41,7 @@ def main() -> None:
     checkpoints = Checkpoints(given.shared / CHECKPOINTS / "train", "act", writes=worker == 0)
     heart = Heart(worker)
     with (
-        Stage("train", given.shared / RECORDS / f"worker-{worker}.json"),
+        Stage("train", given.shared / RECORDS / f"worker-{worker}.json") as stage,
         listening() as notice,
         heart.beating(given.shared),
     ):
@@ -75,6 +75,7 @@ def main() -> None:
                 os._exit(7)
             elif deed == "environment":
                 print(json.dumps({k: v for k, v in os.environ.items() if k.startswith(("TF_", "OMP_"))}), flush=True)
+        stage.report({"steps": step})
     sys.stdout.flush()
     os._exit(0)
 

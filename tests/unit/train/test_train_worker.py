@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tidemill.errors import UsageError
 from tidemill.train import worker
+from tidemill.train.local_launcher import LocalLauncher
 from tidemill.train.task import train
 
 RAISING = """
@@ -54,6 +56,34 @@ def test_a_place_that_does_not_exist_is_refused(monkeypatch, capsys, tmp_path):
         worker.main([text for name in names for text in (f"--{name}", str(tmp_path / name))])
     assert ended.value.code == 4
     assert "UsageError: TF_CONFIG: " in capsys.readouterr().err
+
+
+def test_the_task_reports_what_the_chief_does_and_each_restart(make_inputs, monkeypatch, tmp_path):
+    """The workers here act what they are told to; their arguments are those of the real ones."""
+    (tmp_path / "act.json").write_text(json.dumps([[["step", "train"], ["step"]], [["die"], []]]))
+    actor = (sys.executable, str(Path(__file__).with_name("acting_worker.py")), "--act", str(tmp_path / "act.json"))
+    jobs = []
+
+    class Launcher(LocalLauncher):
+        def __init__(self):
+            super().__init__(actor)
+
+        def submit(self, job):
+            jobs.append(job)
+            return super().submit(job)
+
+    monkeypatch.setattr("tidemill.train.task.LocalLauncher", Launcher)
+    paths = make_inputs().arguments("task")
+    scratch = paths.pop("checkpoints")
+    given = {key: str(path) for key, path in paths.items()}
+    report = train(**given, scratch=scratch, champion="there", workers=2)
+    assert report == {
+        "steps": 2,
+        "restarts": ["worker-1: must live as long as the training (got worker-1 was killed by SIGKILL)"],
+    }
+    parsed = vars(worker._parser().parse_args(jobs[0].arguments))
+    assert {key: str(parsed[key]) for key in given} == given
+    assert (parsed["shared"], parsed["champion"], parsed["hyperparameters"]) == (scratch, Path("there"), None)
 
 
 def test_no_workers_are_refused(tmp_path):
