@@ -18,7 +18,7 @@ _KINDS = {"litert": "LiteRT", "onnx": "ONNX", "pruned": "pruned", "distilled": "
 
 @dataclass(frozen=True)
 class Farthest:
-    """Of all slices or groups the one in which a variant is furthest from the original."""
+    """Of all slices or groups the one in which a variant is furthest from the original, if it is anywhere."""
 
     what: str
     slice: Mapping[str, str]
@@ -120,7 +120,7 @@ def _outcome(name: str, model: CompressedModel) -> str:
 
 def _slice(model: CompressedModel, metric: str) -> Farthest | None:
     changes = [(m, m.values[metric].change) for m in model.metrics if m.sensitive and metric in m.values]
-    found = [(m, change) for m, change in changes if change is not None and change.difference is not None]
+    found = [(m, change) for m, change in changes if change is not None and change.difference]
     if not found:
         return None
     part, change = max(found, key=lambda each: abs(each[1].difference or 0))
@@ -134,7 +134,7 @@ def _group(model: CompressedModel) -> Farthest | None:
         for group in fairness.groups
         if group.count >= (fairness.min_examples or 0)
         for rate, change in group.rates.items()
-        if change.difference is not None
+        if change.difference
     ]
     if not found:
         return None
