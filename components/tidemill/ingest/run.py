@@ -127,7 +127,9 @@ class _Passes:
         self._split = SplitRule.of(self._problem)
         self._windows = WindowRule.of(self._problem)
         # Groups make windows; whether they also stay together is another question.
-        self._divided = replace(self._split, unit=()) if self._windows and self._windows.straddle else self._split
+        self._divided = (
+            replace(self._split, unit=()) if self._windows and self._windows.windows.straddle else self._split
+        )
         self._staged = Staged()
         self._staged_at = ""
 
