@@ -167,6 +167,17 @@ def test_the_trials_of_a_job_make_a_study(study: Any, fake: Any, capfd: pytest.C
         "optimizer.momentum": 0.9,
     }
     assert "optimizer.momentum" not in trials[0]["hyperparameters"]
+    assert trials[1]["parameters"] == {
+        **trials[1]["hyperparameters"],
+        "hidden_units": "[128]",
+        "optimizer.kind": '"sgd"',
+    }
+    told_from = {path: json.loads(text) for path, text in trials[1]["distributions"].items()}
+    assert told_from.keys() == trials[1]["parameters"].keys()
+    assert told_from["batch_size"] == {
+        "name": "IntDistribution",
+        "attributes": {"low": 64, "high": 256, "log": False, "step": 64},
+    }
     (request,) = fake.requests("CreateHyperparameterTuningJob")
     job = request["hyperparameter_tuning_job"]
     assert (job["max_trial_count"], job["parallel_trial_count"]) == (5, 2)

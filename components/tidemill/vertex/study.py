@@ -46,6 +46,35 @@ def hyperparameters(trial: Any, tuning: Tuning) -> dict[str, Any]:
     return found
 
 
+def drawn(values: Mapping[str, Any], tuning: Tuning) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns what a trial drew and what from, as `tidemill.tune.study` has it: by Optuna's names and in its JSON."""
+    parameters, distributions = {}, {}
+    for one in plain_space(tuning):
+        if one.path in values:
+            value = values[one.path]
+            parameters[one.path] = json.dumps(value) if one.kind == "categorical" else value
+            distributions[one.path] = json.dumps(_distribution(one))
+    return parameters, distributions
+
+
+def _distribution(one: Parameter) -> dict[str, Any]:
+    if one.kind == "categorical":
+        choices = [json.dumps(choice) for choice in one.choices]
+        return {"name": "CategoricalDistribution", "attributes": {"choices": choices}}
+    # Optuna warns of a range that isn't a whole number of steps.
+    high = one.high if one.step is None else _steps(one)[-1]
+    if one.kind == "int":
+        attributes = {"low": int(one.low), "high": int(high), "log": one.log, "step": int(one.step or 1)}
+        return {"name": "IntDistribution", "attributes": attributes}
+    return {"name": "FloatDistribution", "attributes": {"low": one.low, "high": high, "log": one.log, "step": one.step}}
+
+
+def _steps(one: Parameter) -> list[float]:
+    assert one.step is not None
+    count = int((one.high - one.low) / one.step + 1e-9) + 1
+    return [one.low + i * one.step for i in range(count)]
+
+
 def _faults(tuning: Tuning) -> Iterable[str]:
     if not tuning.space:
         yield "a search space by code can't be told to Vertex AI: give `tuning.space`"
@@ -94,9 +123,7 @@ def _values(one: Parameter, kind: str) -> dict[str, Any]:
     if kind == "categorical":
         return {"values": [json.dumps(choice) for choice in one.choices]}
     if kind == "discrete":
-        assert one.step is not None
-        count = int((one.high - one.low) / one.step + 1e-9) + 1
-        return {"values": [one.low + i * one.step for i in range(count)]}
+        return {"values": _steps(one)}
     number = int if kind == "integer" else float
     return {"min_value": number(one.low), "max_value": number(one.high)}
 

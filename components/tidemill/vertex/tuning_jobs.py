@@ -25,7 +25,7 @@ from tidemill.vertex.job_logs import JobLogs
 from tidemill.vertex.location import Location
 from tidemill.vertex.registry import RUN_LABEL, label
 from tidemill.vertex.runs import run_is_over
-from tidemill.vertex.study import hyperparameters, study_spec
+from tidemill.vertex.study import drawn, hyperparameters, study_spec
 from tidemill.vertex.training import TrainingSettings
 
 TRIAL: Final = ("python3", "-m", "tidemill.tune.managed")
@@ -160,11 +160,15 @@ def _trial(trial: Any, tuning: Tuning, trials: Path) -> dict[str, Any]:
         result = json.loads(path.read_text(encoding="utf-8"))
     sound = trial.state.name == "SUCCEEDED" and tuning.objective in measured
     reason = result.get("error") or trial.infeasible_reason or trial.state.name
+    values = hyperparameters(trial, tuning)
+    parameters, distributions = drawn(values, tuning)
     return {
         "number": number,
         "cohort": 0,
         "bracket": 0,
-        "hyperparameters": hyperparameters(trial, tuning),
+        "hyperparameters": values,
+        "parameters": parameters,
+        "distributions": distributions,
         "state": "complete" if sound else "failed",
         "results": [{**result, "number": number, "rung": 0}] if sound else [],
         "reason": "" if sound else reason,

@@ -13,6 +13,9 @@ import pytest
 
 from tidemill.errors import UsageError
 from tidemill.tune.managed import hyperparameters
+from tidemill.tune.run import conclude
+from tidemill.tuning import Tuning
+from tidemill.vertex.study import drawn
 
 
 def test_what_vertex_ai_appends_is_read_as_json() -> None:
@@ -57,6 +60,40 @@ def test_a_trial_reports_its_objective_as_the_service_reads_it(data: Any, tmp_pa
     assert isinstance(told["timestamp"], float)
     record = json.loads((tmp_path / "trials" / "3.json").read_text())
     assert record["summary"]["hyperparameters"] == {"learning_rate": 0.05, "hidden_units": [4]}
+
+
+def test_the_study_that_vertex_ai_made_is_concluded(data: Any, tmp_path: Path) -> None:
+    """As `tidemill.vertex.tuning_jobs` writes it: what was measured, and what it was drawn from."""
+    space = {
+        "learning_rate": {"low": 0.001, "high": 0.1, "log": True},
+        "dropout": {"low": 0.0, "high": 0.5, "step": 0.2},
+        "batch_size": {"low": 16, "high": 64, "step": 16},
+        "hidden_units": {"choices": [[4], [8, 4]]},
+    }
+    tuning = {"space": space, "objective": "auc", "budget": {"trials": 6}}
+    trials = []
+    for number in range(6):
+        values = {
+            "learning_rate": 0.01 * (number + 1),
+            "dropout": 0.2 * (number % 3),
+            "batch_size": 16 * (number % 4 + 1),
+            "hidden_units": [[4], [8, 4]][number % 2],
+        }
+        parameters, distributions = drawn(values, Tuning.model_validate(tuning))
+        result = {"number": number, "rung": 0, "metrics": {"auc": 0.6 + 0.01 * number}, "folds": []}
+        trial = {"number": number, "cohort": 0, "bracket": 0, "state": "complete", "reason": "", "results": [result]}
+        trials.append({**trial, "hyperparameters": values, "parameters": parameters, "distributions": distributions})
+    trials[5] |= {"state": "failed", "reason": "The trial reported no measurement.", "results": []}
+    (tmp_path / "study").mkdir()
+    study = {"trials": trials, "round": 1, "stopped": "Vertex AI has run all trials"}
+    (tmp_path / "study" / "study.json").write_text(json.dumps(study))
+    found = conclude(data.pack(tuning), tmp_path / "study", [], tmp_path / "hyperparameters", tmp_path / "tuning")
+    assert (found.best, found.value) == (4, pytest.approx(0.64))
+    told = json.loads((tmp_path / "hyperparameters" / "hyperparameters.json").read_text())
+    assert told == trials[4]["hyperparameters"]
+    document = json.loads((tmp_path / "tuning" / "tuning.json").read_text())
+    assert document["importance"].keys() == space.keys()
+    assert document["trials"] == {"complete": 5, "failed": 1}
 
 
 def test_a_configuration_that_cannot_be_trained_measures_nothing(data: Any, tmp_path: Path) -> None:
