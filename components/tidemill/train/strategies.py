@@ -14,6 +14,9 @@ from tidemill.train.place import ALONE, Place
 from tidemill.training import Strategy
 
 _WHERE = "training.strategy"
+# One of each per process: a second one would number its collective operations as the first one did, and TensorFlow
+# mistakes them for one another.
+_made: dict[str, tf.distribute.Strategy] = {}
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,9 @@ def distribute(name: Strategy, place: Place) -> Distribution:
             "each worker would train a model of its own",
         )
     makers = {"default": _default, "mirrored": _mirrored, "multi_worker_mirrored": _multi_worker, "tpu": _tpu}
-    return Distribution(chosen, makers[chosen](place), place)
+    if chosen not in _made:
+        _made[chosen] = makers[chosen](place)
+    return Distribution(chosen, _made[chosen], place)
 
 
 def _automatic(place: Place) -> str:

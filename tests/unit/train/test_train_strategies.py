@@ -13,6 +13,12 @@ from tidemill.train.place import ALONE, Place
 from tidemill.train.precision import computing_in
 from tidemill.train.strategies import Distribution, distribute
 
+@pytest.fixture(autouse=True)
+def nothing_made(monkeypatch):
+    """Strategies are made once in a process."""
+    monkeypatch.setattr(strategies, "_made", {})
+
+
 TWO = '{"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}, "task": {"type": "worker", "index": 1}}'
 
 
