@@ -173,7 +173,7 @@ class _ReadShard(beam.DoFn):
 class KeyBatches(beam.PTransform):
     """``PCollection[Batch] -> PCollection[Keyed]``."""
 
-    def __init__(self, label: LabelRule, split: SplitRule, wanted: Wanted) -> None:
+    def __init__(self, label: LabelRule, split: SplitRule, wanted: Wanted = Wanted()) -> None:
         super().__init__()
         self._label, self._split, self._wanted = label, split, wanted
 
