@@ -110,6 +110,14 @@ def _check(reference: str, model: Any, context: TrainContext, directory: Path) -
         )
     if not model.trainable_variables:
         raise UserCodeError(reference, "the model has nothing to train")
+    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if context.strategy.num_replicas_in_sync > 1 and inner.gradient_accumulation_steps:
+        raise UserCodeError(
+            reference,
+            "the optimizer must not accumulate gradients itself where there are several replicas, as Keras can't there",
+            f"gradient_accumulation_steps={inner.gradient_accumulation_steps}",
+            "set training.optimizer.accumulate_steps, which works everywhere",
+        )
 
 
 def _check_inputs(reference: str, model: keras.Model, context: TrainContext) -> None:

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tidemill.artifacts import ModelManifest
-from tidemill.errors import ProblemError
+from tidemill.errors import ProblemError, UserCodeError
 from tidemill.train.architectures import ARCHITECTURES
 from tidemill.train.context import LabelSummary, TrainContext
 from tidemill.train.models import call_model, sample
@@ -208,3 +208,14 @@ def test_a_users_model_of_any_kind_takes_the_settings_that_it_asks_for(make_inpu
     served = tf.saved_model.load(paths["model"] / "saved_model").signatures["serving_default"]
     answer = served(**raw_rows_as_tensors(inputs.raw["eval"], slice(None)))["probability"].numpy()
     assert 0 < answer.min() < answer.max() < 1
+
+
+def test_an_optimizer_that_accumulates_by_itself_is_refused_for_several_replicas(make_inputs, monkeypatch):
+    """Keras' own branches on the step, within which replicas can't wait for each other."""
+    source = SEQUENTIAL.replace("context.optimizer()", "keras.optimizers.Adam(gradient_accumulation_steps=4)")
+    run(**make_inputs(rows=200, model=source, training={"max_epochs": 1}).arguments("run"))
+    monkeypatch.setattr(tf.distribute.Strategy, "num_replicas_in_sync", 2)
+    with pytest.raises(
+        UserCodeError, match=r"must not accumulate gradients itself .*\(got gradient_accumulation_steps=4"
+    ):
+        run(**make_inputs(rows=200, model=source, training={"max_epochs": 1}).arguments("run"))

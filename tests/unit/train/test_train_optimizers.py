@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -225,3 +228,14 @@ def test_a_schedule_spans_the_training_and_the_history_tells_the_rate(make_input
     epochs, _ = trained(make_inputs, schedule=schedule, learning_rate=0.01)
     assert epochs[0]["learning_rate"] == pytest.approx(0.01 * (1 - 0.5 * 3 / 8))
     assert epochs[-1]["learning_rate"] == pytest.approx(0.005)
+
+
+def test_replicas_gradients_are_clipped_as_their_sum():
+    """(3, 4) and (-3, 4) make (0, 8): within a norm of 1 that is (0, 1); Keras clips each, to (0, 1.6) together."""
+    script = Path(__file__).with_name("clipped.py")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    taken = json.loads(done.stdout.splitlines()[-1])
+    for scale in ("None", "8.0"):
+        assert taken[f"global_clipnorm {scale}"] == pytest.approx([0.0, -1.0])
+        assert taken[f"clipnorm {scale}"] == pytest.approx([0.0, -1.0])
+        assert taken[f"clipvalue {scale}"] == pytest.approx([0.0, -2.0])
