@@ -1,6 +1,6 @@
 """Steps on two replicas beside the same steps on one: run by ``test_train_replicas.py``, as devices are set once.
 
-Prints one JSON object: what was found, by scenario.
+Its argument: those of a whole training by ``mirrored``, as JSON. Prints one JSON object: what was found, by scenario.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tidemill.train.batches import Block, Packing
 from tidemill.train.context import LabelSummary, TrainContext
 from tidemill.train.place import Place
 from tidemill.train.replicas import make_steps
+from tidemill.train.run import run
 from tidemill.train.steps import Steps
 from tidemill.train.strategies import ALONE, Distribution, distribute
 from tidemill.training import Training
@@ -209,6 +211,8 @@ def main() -> None:
         "refusal": refusal(two),
         "asked": [build(two, **sgd).train(rows(9), None, lambda asked=asked: asked).stop for asked in (False, True)],
     }
+    arguments = json.loads(sys.argv[1])
+    found["runs"] = [asdict(run(**arguments)), asdict(run(**{**arguments, "model": None}))]
     replicas.applies_within = lambda _: True
     found["applied within"] = beside(two, weighted=True, **adam)
     print(json.dumps(found))

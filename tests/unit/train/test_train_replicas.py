@@ -7,17 +7,40 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import tensorflow as tf
 
 EXACT = 1e-6
 """The largest difference of a float32 weight after three steps; sums are made in another order."""
 
 
+MODEL = """
+import keras
+
+def build_model(context):
+    inputs = context.inputs()
+    hidden = keras.layers.BatchNormalization()(inputs["edu_parts"])
+    hidden = keras.layers.Dropout(0.2)(keras.layers.Dense(8, "relu")(hidden))
+    model = keras.Model(inputs, keras.layers.Dense(1, "sigmoid")(hidden))
+    model.compile(optimizer=context.optimizer(), loss="binary_crossentropy", metrics=["accuracy", keras.metrics.AUC()])
+    return model
+"""
+TRAINING = {"strategy": "mirrored", "batch_size": 32, "max_epochs": 2, "optimizer": {"ema": 0.9, "clip_norm": 1.0}}
+
+
 @pytest.fixture(scope="module")
-def found():
+def inputs(make_inputs):
+    return make_inputs(rows=610, training=TRAINING, model=MODEL)
+
+
+@pytest.fixture(scope="module")
+def found(inputs):
     """What two logical CPU devices under MirroredStrategy found: devices are set before TensorFlow starts."""
     script = Path(__file__).with_name("replicated.py")
-    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    arguments = json.dumps({name: str(path) for name, path in inputs.arguments("run").items()})
+    ended = subprocess.run([sys.executable, script, arguments], capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return json.loads(ended.stdout.splitlines()[-1])
 
@@ -80,3 +103,17 @@ def test_a_metric_that_is_no_sum_is_refused_for_several_workers(found):
     assert found["refusal"].startswith(
         "metric largest: must keep what can be summed over workers (got a variable of aggregation 'only_first_replica')"
     )
+
+
+def test_a_users_model_is_trained_by_two_replicas_exported_and_resumed(found, inputs, raw_rows_as_tensors):
+    """The served model, on raw rows and one device, has the loss that was measured: averages of weights included."""
+    first, second = found["runs"]
+    assert (first["strategy"], first["replicas"], first["steps"]) == ("mirrored", 2, 40)
+    assert (second["resumed_from_step"], second["eval_loss"]) == (40, first["eval_loss"])
+    saved = tf.saved_model.load(inputs.outputs("run")["model"] / "saved_model")
+    raw = raw_rows_as_tensors(inputs.raw["eval"], slice(None))
+    probability = saved.signatures["serving_default"](**raw)["probability"].numpy()
+    files = sorted((inputs.transformed / "eval").glob("*.parquet"))
+    label = np.concatenate([pq.read_table(path)["__label__"].to_numpy() for path in files])
+    loss = -np.mean(label * np.log(probability) + (1 - label) * np.log(1 - probability))
+    assert loss == pytest.approx(first["eval_loss"], rel=1e-5)
