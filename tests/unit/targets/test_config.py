@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tidemill.errors import UsageError
-from tidemill_pipelines.choices import Choices
+from tidemill_pipelines.choices import Choices, Rounds
 from tidemill_pipelines.pipelines import load_pipeline
 from tidemill_pipelines.targets.checking.subject import Subject
 from tidemill_pipelines.targets.compilation import Package
@@ -26,10 +26,12 @@ from tidemill_pipelines.targets.config import (
     parse_target,
     time_zone,
 )
+from tidemill_pipelines.targets.vertex.release import vertex_release
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = ROOT / "pipelines" / "targets"
 GOLDENS = ROOT / "tests" / "pipelines" / "goldens"
+WHERE = {"project": "example-project", "region": "europe-west1"}
 
 
 def parse(**keys: Any) -> TargetConfig:
@@ -39,8 +41,10 @@ def parse(**keys: Any) -> TargetConfig:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_stages_are_the_components_that_pipelines_run(kind: str) -> None:
     """What a target's file can be about is all that its tasks are, and nothing else."""
-    optional = load_pipeline("training", choices=Choices(compresses=True)).pipeline_spec.components
-    stages = {"compress"} & {name.removeprefix("comp-") for name in optional}
+    choices = Choices(compresses=True, tuning=Rounds(1, 1, cross_validated=True))
+    managed = parse(vertex=WHERE, pipeline_root="gs://b", training={"kind": "vertex", "managed_tuning": True})
+    optional = load_pipeline("tuning", vertex_release(managed, "serving"), choices).pipeline_spec.components
+    stages = {"compress", "fold", "tune"} & {name.removeprefix("comp-") for name in optional}
     for golden in GOLDENS.glob(f"*.{kind}.yaml"):
         subject = Subject(Package.read(golden), TargetConfig(kind=kind))
         stages |= {task.stage for task in subject.containers}
