@@ -29,8 +29,8 @@ def composed(
     """Returns the pipeline with what a tuning puts between transform and train.
 
     Args:
-        found: makes tasks of the bundles ``whole`` and ``shape``, ``examples`` and the task ``transformed``; returns
-            what ``train`` takes of them.
+        found: makes tasks of the bundles ``whole`` and ``shape``, ``examples``, the task ``transformed`` and
+            ``origin``, the champion where training starts from it; returns what ``train`` takes of them.
     """
 
     @dsl.pipeline(name=name, description=description)
@@ -87,12 +87,13 @@ def composed(
                 beam_runner=beam_runner,
                 beam_flags=beam_flags,
             ).after(data_gate)
-            chosen = found(whole=bundle, shape=shape, examples=examples, transformed=transformed)
+            origin = {"champion": champion.outputs["champion"]} if choices.from_champion else {}
+            chosen = found(whole=bundle, shape=shape, examples=examples, transformed=transformed, origin=origin)
             trained = release.train(
                 bundle=shape,
                 transformed=transformed.outputs["transformed"],
                 transform_graph=transformed.outputs["transform_graph"],
-                **({"champion": champion.outputs["champion"]} if choices.from_champion else {}),
+                **origin,
                 **chosen,
                 **({"workers": workers} if takes(release.train, "workers") else {}),
                 **release.extra(release.train),

@@ -32,13 +32,15 @@ def tuning_pipeline(release: Release, choices: Choices) -> Any:
     return composed("tuning", description, release, choices, found)
 
 
-def _searched(rounds: Rounds, whole: Any, shape: Any, examples: Any, transformed: Any) -> Any:
+def _searched(
+    rounds: Rounds, whole: Any, shape: Any, examples: Any, transformed: Any, origin: Mapping[str, Any]
+) -> Any:
     """Makes the tasks of all rounds and returns the hyperparameters that they find.
 
     Each round's trials are one loop, whose list the round's `suggest` puts out: what is tried next hangs on what all
     trials before came to, while those of one round know nothing of each other and are trained at the same time.
     """
-    data = {name: transformed.outputs[name] for name in ("transformed", "transform_graph")}
+    data = {name: transformed.outputs[name] for name in ("transformed", "transform_graph")} | dict(origin)
     if rounds.fair:
         data["examples"] = examples
     if rounds.cross_validated:

@@ -73,6 +73,7 @@ def trial(
     examples: dsl.Input[dsl.Dataset] = None,  # type: ignore[assignment]  # KFP's notation
     folds: dsl.Input[dsl.Dataset] = None,  # type: ignore[assignment]
     continued: dsl.Input[dsl.Artifact] = None,  # type: ignore[assignment]
+    champion: dsl.Input[dsl.Model] = None,  # type: ignore[assignment]
 ):
     """Trains one configuration, from the checkpoints of its earlier round where it has some.
 
@@ -85,6 +86,7 @@ def trial(
         examples: as `ingest` put out, where fairness counts.
         folds: as `fold` put out, where trials are cross-validated.
         continued: checkpoints of the trials that go on.
+        champion: the model in production, where the problem starts from it.
     """
     from tidemill.stage import Stage
 
@@ -103,6 +105,7 @@ def trial(
                 examples.path if examples else None,
                 folds.path if folds else None,
                 continued.path if continued else None,
+                champion.path if champion else None,
             )
         )
 

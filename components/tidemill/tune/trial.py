@@ -39,6 +39,7 @@ def run(
     examples: str | Path | None = None,
     folds: str | Path | None = None,
     continued: str | Path | None = None,
+    champion: str | Path | None = None,
 ) -> TrialReport:
     """Trains one configuration and writes its result, with the checkpoints that a longer training goes on from.
 
@@ -54,6 +55,7 @@ def run(
         examples: raw examples, where the fairness of the eval split counts.
         folds: as `fold` put out; the eval split judges without.
         continued: checkpoints of the trials that go on.
+        champion: the model in production, where the problem starts from it.
     """
     order = json.loads(item)
     if "number" not in order:
@@ -65,7 +67,8 @@ def run(
         assert continued is not None
         with replaced_directory(checkpoints) as partial:
             shutil.copytree(Path(continued) / f"trial-{order['number']}", partial, dirs_exist_ok=True)
-    outcome = _outcome(Path(bundle), data, Path(transform_graph), order, checkpoints)
+    origin = Path(champion) if champion else None
+    outcome = _outcome(Path(bundle), data, Path(transform_graph), order, checkpoints, origin)
     with replaced_directory(Path(result)) as partial:
         if order["epochs"] is not None and outcome.error is None:
             shutil.copytree(checkpoints, partial / CHECKPOINTS)
@@ -89,11 +92,18 @@ def _data(transformed: Path, examples: Path | None, folds: Path | None) -> list[
     return [_Rows(fold, fold / "examples") for fold in sorted(folds.glob("fold-*"))]
 
 
-def _outcome(bundle: Path, data: Sequence[_Rows], graph: Path, order: Mapping[str, Any], checkpoints: Path) -> Result:
+def _outcome(
+    bundle: Path,
+    data: Sequence[_Rows],
+    graph: Path,
+    order: Mapping[str, Any],
+    checkpoints: Path,
+    champion: Path | None,
+) -> Result:
     reports, gaps = [], []
     try:
         for i, rows in enumerate(data):
-            report, gap = _trained(bundle, rows, graph, order, checkpoints / f"fold-{i}")
+            report, gap = _trained(bundle, rows, graph, order, checkpoints / f"fold-{i}", champion)
             reports.append(report)
             gaps.append(gap)
     except UserError as error:
@@ -112,7 +122,7 @@ def _outcome(bundle: Path, data: Sequence[_Rows], graph: Path, order: Mapping[st
 
 
 def _trained(
-    bundle: Path, rows: _Rows, graph: Path, order: Mapping[str, Any], checkpoints: Path
+    bundle: Path, rows: _Rows, graph: Path, order: Mapping[str, Any], checkpoints: Path, champion: Path | None
 ) -> tuple[TrainReport, float | None]:
     fairness = order.get("fairness")
     with tempfile.TemporaryDirectory() as directory:
@@ -127,6 +137,7 @@ def _trained(
             checkpoints,
             hyperparameters=place / "hyperparameters",
             epochs=order["epochs"],
+            champion=champion,
         )
         if fairness is None:
             return report, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,20 @@ def test_without_a_terminal_the_stages_are_plain_lines() -> None:
         "run loans-1: loans from data/[a-z]:car:.csv",
         "ingest: started",
         "ingest: failed in 1.0 s",
+    ]
+
+
+def test_the_runs_of_a_loop_take_its_place_among_the_stages() -> None:
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    with RunView(console, quiet=True) as view:
+        view.planned(replace(RECORD, stages=("suggest-1", "round-1", "round-10", "conclude")))
+        for name in ("round-1-trial-0", "round-1-trial-1"):
+            view.task(TaskRecord(name, "tensorflow", "succeeded", "", wall_s=1.0, iteration_of="round-1"))
+        console.print(view)
+    console.file.close()
+    shown = [word for line in console.export_text().splitlines() for word in line.split() if "-" in word or "c" in word]
+    assert [word for word in shown if not word.startswith("MB")] == [
+        *("suggest-1", "round-1-trial-0", "round-1-trial-1", "round-10", "conclude"),
     ]
 
 

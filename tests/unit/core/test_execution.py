@@ -177,3 +177,29 @@ def test_checkpoints_outlive_a_failed_try_and_not_a_success(tmp_path):
 )
 def test_an_address_is_read_where_kfp_lays_it(uri, path):
     assert local_path(uri) == Path(path)
+
+
+def test_each_run_of_a_loop_is_recorded_by_its_key_and_inputs_that_are_lists_one_by_one(tmp_path: Path):
+    given = {
+        "inputs": {
+            "parameterValues": {"item": json.dumps({"key": "trial-7", "number": 7})},
+            "artifacts": {"results": {"artifacts": [{"uri": "gs://b/0"}, {"uri": "gs://b/1"}]}},
+        },
+        "outputs": {"outputFile": str(tmp_path / "run" / "task" / "executor_output.json")},
+    }
+    environment = {
+        "TIDEMILL_RUNS": str(tmp_path),
+        "TIDEMILL_RUN_ID": "a",
+        "TIDEMILL_TASK": "round-1",
+        "TIDEMILL_IMAGE": "registry.example.com/tensorflow:1",
+        "TIDEMILL_LOOPED": "1",
+    }
+    execution = this_execution(["--executor_input", json.dumps(given)], environment)
+    assert execution is not None
+    execution.begin()
+    (record,) = read_tasks(tmp_path / "a")
+    assert (record.name, record.iteration_of) == ("round-1-trial-7", "round-1")
+    assert {name: artifact.uri for name, artifact in record.inputs.items()} == {
+        "results": "gs://b/0",
+        "results.1": "gs://b/1",
+    }

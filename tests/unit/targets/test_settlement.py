@@ -172,3 +172,16 @@ def test_every_task_on_kubernetes_is_confined_and_has_the_store(kubernetes):
 )
 def test_the_size_of_a_machine_is_told_by_its_name(machine, size):
     assert machine_size(machine) == size
+
+
+def test_only_the_runs_of_a_loop_are_told_that_there_are_several(tmp_path):
+    target = parse_target(f"kind: vertex\n{STAGES}", "target.yaml")
+    settlement = Settlement(target, lambda name: f"registry.example.com/{name}", "lending", "tuning", "/runs")
+    made = dsl.pipeline(name="lending-tuning")(settled(load_pipeline("tuning"), settlement))
+    compiler.Compiler().compile(made, str(tmp_path / "package.yaml"))
+    documents = list(yaml.safe_load_all((tmp_path / "package.yaml").read_text()))
+    executors = documents[0]["deploymentSpec"]["executors"]
+    told = {
+        name for name, e in executors.items() if "container" in e and "TIDEMILL_LOOPED" in environment(documents, name)
+    }
+    assert told == {"exec-trial", "exec-trial-2"}
