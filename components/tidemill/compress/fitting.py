@@ -66,11 +66,14 @@ class Course:
             checkpoints=self.checkpoints,
         )
 
-    def fit(self, model: keras.Model, prepare: Callable[[Steps], None] = lambda _: None) -> Progress:
+    def fit(
+        self, model: keras.Model, prepare: Callable[[Steps], None] = lambda _: None, first_kept: int = 0
+    ) -> Progress:
         """Trains a compiled model to the end.
 
         Args:
             prepare: may change the built model before its steps are traced for good.
+            first_kept: the epoch (from 0) from which on weights may be kept, where the best are.
 
         Raises:
             UserError: if the loss stops being finite.
@@ -87,7 +90,13 @@ class Course:
         steps.retrace()
         text = json.dumps({**self.key, "tensorflow": tf.__version__, "keras": keras.__version__}, sort_keys=True)
         newest = Checkpoints(self.checkpoints, hashlib.sha256(text.encode()).hexdigest())
-        return Trainer(steps, train, evaluation, context, newest, Heart(), Notice()).fit()
+
+        def forget(epoch: int, _: int) -> None:
+            if epoch == first_kept:
+                trainer.progress.best_loss = None
+
+        trainer = Trainer(steps, train, evaluation, context, newest, Heart(), Notice(), before_epoch=forget)
+        return trainer.fit()
 
     @property
     def _label(self) -> LabelSummary:

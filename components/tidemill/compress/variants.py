@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -91,13 +92,17 @@ class Workshop:
         return self._file(directory / "model.onnx", content, OnnxNetwork(content, self.original.inputs))
 
     def _pruned(self, name: str, variant: Pruned, directory: Path) -> Made:
-        course = self._course(name, variant, self.transformed, self._described, {"early_stopping_patience": None})
+        course = self._course(
+            name, variant, self.transformed, self._described, {"early_stopping_patience": variant.epochs}
+        )
         context = course.context()
         with computing_in(course.training.precision):
             network = build_model(self.bundle, context)
         take_weights(network, read_weights(self.model), self._blamed)
-        pruner = Pruner(Schedule(variant.sparsity, max(1, round(variant.end * context.max_steps)), variant.every_steps))
-        course.fit(network, pruner.attach)
+        steps = max(1, round(variant.end * context.max_steps))
+        pruner = Pruner(Schedule(variant.sparsity, steps, variant.every_steps))
+        # Of the epochs at whose end all is pruned the one with the smallest eval loss is kept.
+        course.fit(network, pruner.attach, first_kept=math.ceil(steps / context.steps_per_epoch) - 1)
         return self._saved(name, network, directory, {"sparsity": pruner.finish()}, {})
 
     def _distilled(self, name: str, variant: Distilled, directory: Path) -> Made:
