@@ -13,6 +13,7 @@ from tidemill.train.place import ALONE, Place
 from tidemill.train.precision import computing_in
 from tidemill.train.strategies import Distribution, distribute
 
+
 @pytest.fixture(autouse=True)
 def nothing_made(monkeypatch):
     """Strategies are made once in a process."""
