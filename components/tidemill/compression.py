@@ -77,11 +77,11 @@ class Pruned(_Variant):
     """The same network with its smallest weights at zero, trained on so that the others make up for them."""
 
     kind: Literal["pruned"] = "pruned"
-    sparsity: float = Field(default=0.8, gt=0, lt=1, description="Share of each kernel and table that is zero.")
+    sparsity: float = Field(default=0.5, gt=0, lt=1, description="Share of each kernel and table that is zero.")
     epochs: int = Field(default=4, ge=1)
     end: float = Field(default=0.75, gt=0, le=1, description="Share of the steps after which nothing more is pruned.")
     every_steps: int = Field(default=20, ge=1, description="Steps from one pruning to the next.")
-    learning_rate: float | None = Field(default=None, gt=0, description="That of `training` by default.")
+    learning_rate: float | None = Field(default=None, gt=0, description="A tenth of that of `training` by default.")
 
 
 class Distilled(_Variant):

@@ -92,9 +92,9 @@ class Workshop:
         return self._file(directory / "model.onnx", content, OnnxNetwork(content, self.original.inputs))
 
     def _pruned(self, name: str, variant: Pruned, directory: Path) -> Made:
-        course = self._course(
-            name, variant, self.transformed, self._described, {"early_stopping_patience": variant.epochs}
-        )
+        rate = variant.learning_rate or self.bundle.problem.training.learning_rate / 10
+        changes = {"early_stopping_patience": variant.epochs, "learning_rate": rate}
+        course = self._course(name, variant, self.transformed, self._described, changes)
         context = course.context()
         with computing_in(course.training.precision):
             network = build_model(self.bundle, context)
