@@ -93,7 +93,14 @@ def run(
         DataError: if the model isn't what its manifest says.
     """
     evidence = Evidence(
-        *map(Path, (bundle, examples, statistics, schema, model, blessing, rehearsal, evaluation)),
+        bundle=Path(bundle),
+        examples=Path(examples),
+        statistics=Path(statistics),
+        schema=Path(schema),
+        model=Path(model),
+        blessing=Path(blessing),
+        rehearsal=Path(rehearsal),
+        evaluation=Path(evaluation),
         compressed=Path(compressed) if compressed else None,
         compression=Path(compression) if compression else None,
     )
