@@ -47,9 +47,7 @@ def suggest(
         continued: checkpoints of the trials that go on.
         before: the study of the round before.
         results: what the trials of the round before came to.
-
-    Returns:
-        What each trial of the round is given.
+        Output: what each trial of the round is given; KFP's name for what is returned.
     """
     from tidemill.stage import Stage
 
