@@ -9,7 +9,7 @@ CONTROL_TESTS := tests/unit/core tests/unit/gate tests/unit/components tests/uni
 REMOTE_TESTS := tests/vertex tests/kubernetes tests/conformance tests/manifests tests/cloudbuild
 VALIDATION_TESTS := tests/unit/validate
 TENSORFLOW_TESTS := tests/unit/core_arrow tests/unit/synthetic tests/unit/problems tests/unit/ingest tests/unit/transform tests/unit/train \
-	tests/unit/evaluate
+	tests/unit/tune tests/unit/compress tests/unit/evaluate
 SERVING_TESTS := tests/unit/serving tests/unit/rehearse tests/unit/deploy
 BEAM_TESTS := tests/beam
 IMAGE_TESTS := tests/images
@@ -79,12 +79,13 @@ goldens: ## Compile every pipeline anew into tests/pipelines/goldens
 catalogue: ## Renew components/README.md from the components' definitions
 	@$(BIN)/python -m tidemill_pipelines.catalogue > components/README.md
 
-bench: setup ## Measure: the taxi lifecycle, and each stage at 300 thousand and 1.5 million rows (about 15 minutes)
+bench: setup ## Measure: the taxi lifecycle, and each stage at 300 thousand and 1.5 million rows; kill a training 20 times (about 25 minutes)
 	@$(BIN)/python tests/benchmarks/lifecycle.py
 	@.venvs/tensorflow/bin/python tests/benchmarks/ingest.py
 	@.venvs/validation/bin/python tests/benchmarks/validation.py
 	@.venvs/tensorflow/bin/python tests/benchmarks/transform.py
 	@.venvs/tensorflow/bin/python tests/benchmarks/training.py
+	@.venvs/tensorflow/bin/python tests/benchmarks/kills.py --kills 20
 	@.venvs/tensorflow/bin/python tests/benchmarks/evaluation.py
 	@.venvs/serving/bin/python tests/benchmarks/serving.py
 	@$(BIN)/python tests/benchmarks/images.py

@@ -90,7 +90,7 @@ threshold: 0.4
         (5, "features.age.buckets: unknown key"),
         (
             6,
-            "features.income: kind must be one of numeric, bucketized, categorical, text, date, crossed (got 'number')",
+            "features.income: kind must be one of numeric, bucketized, categorical, text, image, date, crossed (got 'number')",
         ),
         (7, "features.city: kind must be one of"),
         (8, "features.pair.of"),
@@ -242,7 +242,7 @@ def test_the_json_schema_describes_keys_and_takes_both_ways_of_writing():
         described = schema["$defs"][definition]
         assert (described["properties"][key] if key else described)["description"]
     kinds = schema["properties"]["features"]["additionalProperties"]["anyOf"]
-    assert {"enum": ["numeric", "bucketized", "categorical", "text", "date"], "type": "string"} in kinds
+    assert {"enum": ["numeric", "bucketized", "categorical", "text", "image", "date"], "type": "string"} in kinds
     assert {"type": "string"} in schema["properties"]["sensitive"]["items"]["anyOf"]
 
 
