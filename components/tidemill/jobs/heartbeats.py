@@ -6,6 +6,7 @@ Whoever watches reads them with a clock of its own, so that clocks which differ 
 
 from __future__ import annotations
 
+import errno
 import json
 import statistics
 import time
@@ -61,11 +62,14 @@ class Heartbeat:
 
     @classmethod
     def read(cls, shared: Path, worker: int) -> Heartbeat | None:
-        """Returns a worker's last heartbeat, or None if there is none."""
+        """Returns a worker's last heartbeat, or None if there is none, or none that can be read just now."""
         try:
             return cls(**json.loads(_path(shared, worker).read_text()))
-        except FileNotFoundError:
-            return None
+        except OSError as error:
+            # ESTALE: another machine replaced the file after it was opened, on NFS and on a mounted bucket.
+            if error.errno in (errno.ENOENT, errno.ESTALE):
+                return None
+            raise
 
 
 def name_of(worker: int) -> str:

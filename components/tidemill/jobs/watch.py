@@ -129,11 +129,11 @@ class _Ear:
         self._busy = True
         try:
             yield
-        finally:
+        finally:  # also where the block fails: whoever asks again must not do so instead of ending
             self._busy = False
-        if self._late is not None:
-            late, self._late = self._late, None
-            raise _Told(late)
+            if self._late is not None:
+                late, self._late = self._late, None
+                raise _Told(late)
 
     def _hear(self, number: int, _: FrameType | None) -> None:
         if self._first is not None:
@@ -166,7 +166,7 @@ class Watch:
         self._launcher, self._job, self._patience = launcher, job, patience or Patience()
         self._cancelled, self._pause, self._say = cancelled, pause, say
         self._memo = Memo.read(job.shared)
-        self._asked = False
+        self._asked = (job.shared / MEMO).is_file()  # by an earlier try, whose answer may be lost
         self._ear = _Ear()
 
     def run(self) -> Outcome:
@@ -232,7 +232,7 @@ class Watch:
             if status.state == "succeeded":
                 return None
             if status.state in ENDED:
-                return blamed(self._job.shared) or self._unexplained(id, status)
+                return self._failure(id, status)
             # A job that waits for machines, again perhaps, gets nothing done and hasn't hung.
             beats = (beats or self._beats()) if status.state == "running" else None
             if beats is not None and (hung := self._hung(beats)) is not None:
@@ -275,9 +275,19 @@ class Watch:
                 raise PlatformError(f"job {id}", f"must end within {self._patience.submit_s:.0f} s of its cancellation")
             self._pause(self._patience.poll_s)
 
-    def _unexplained(self, id: str, status: JobStatus) -> PlatformError:
-        how = "was cancelled by somebody else" if status.state == "cancelled" else "failed"
-        return PlatformError(f"job {id}", how, status.detail, f"see {self._launcher.place(id)}")
+    def _failure(self, id: str, status: JobStatus) -> TidemillError:
+        """Returns why a job ended: what a worker recorded, and what the backend says where that isn't the cause.
+
+        A worker that is killed for want of memory records nothing, and those that then wait for it in vain do.
+        """
+        recorded = blamed(self._job.shared)
+        if recorded is None:
+            how = "was cancelled by somebody else" if status.state == "cancelled" else "failed"
+            return PlatformError(f"job {id}", how, status.detail, f"see {self._launcher.place(id)}")
+        if not recorded.retryable or status.detail is None:
+            return recorded
+        got = f"{recorded.got}; {status.detail}" if recorded.got else status.detail
+        return type(recorded)(recorded.where, recorded.expected, got, recorded.remedy)
 
     def _leave(self, number: int) -> TidemillError:
         """Ends the job if that is meant, and returns what this process ends with."""

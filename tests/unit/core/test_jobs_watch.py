@@ -147,6 +147,17 @@ def test_a_recorded_error_of_a_kind_that_is_not_known_here_keeps_its_exit_code(j
     assert type(blamed(job.shared)) is UserError
 
 
+def test_what_the_backend_knows_is_told_beside_an_error_that_may_only_follow_from_it(job: TrainingJob) -> None:
+    def fail() -> None:
+        record(job.shared, 0, PlatformError("train", "needs all its workers", "aborted", "try again"))
+
+    backend = Backend(JobStatus("failed", "worker-1: OOMKilled, exit code 137"))
+    backend.on_look = fail
+    with pytest.raises(PlatformError, match="needs all its workers") as caught:
+        Watch(backend, job, AT_ONCE).run()
+    assert caught.value.got == "aborted; worker-1: OOMKilled, exit code 137"
+
+
 def test_without_a_record_the_backend_says_why(job: TrainingJob) -> None:
     with pytest.raises(PlatformError, match="2 of 2 nodes failed") as caught:
         Watch(Backend(FAILED), job, AT_ONCE).run()
@@ -275,6 +286,29 @@ def test_ctrl_c_always_means_the_job(job: TrainingJob) -> None:
 def test_a_signal_while_the_job_is_being_made_waits_until_its_id_is_known(job: TrainingJob) -> None:
     backend = Backend(RUNNING)
     backend.on_submit = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        Watch(backend, job, AT_ONCE).run()
+    assert backend.cancelled == [f"id-of-{job.name}"]
+
+
+def test_a_signal_while_the_making_of_a_job_fails_is_heeded_before_it_is_tried_again(job: TrainingJob) -> None:
+    backend = Backend(RUNNING)
+    backend.on_submit = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    backend.refusals = [outage()]
+    pauses: list[float] = []
+    with pytest.raises(Interrupted):
+        Watch(backend, job, AT_ONCE, pause=pauses.append).run()
+    assert not pauses
+    assert backend.cancelled == [f"id-of-{job.name}"]
+
+
+def test_a_job_that_an_earlier_try_may_have_made_is_cancelled_before_it_is_asked_for(
+    job: TrainingJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Memo(1, None).write(job.shared)
+    backend = Backend(RUNNING)
+    backend.jobs.append(job.name)
+    monkeypatch.setattr(Memo, "write", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Interrupted):
         Watch(backend, job, AT_ONCE).run()
     assert backend.cancelled == [f"id-of-{job.name}"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +40,22 @@ def test_workers_that_get_on_do_not_hang(tmp_path, clock):
     for i in range(1, 8):
         beats = [Heartbeat(worker, count=i, progress=i, phase="step", step=i) for worker in (0, 1)]
         assert told(watch, clock, tmp_path, *beats, seconds=5) is None
+
+
+def test_a_heartbeat_that_another_machine_replaces_meanwhile_is_read_the_next_time(tmp_path, monkeypatch):
+    Heartbeat(0, count=1).write(tmp_path)
+
+    def fail(number):
+        def read_text(self):
+            raise OSError(number, "while it was read")
+
+        monkeypatch.setattr(Path, "read_text", read_text)
+
+    fail(errno.ESTALE)
+    assert Heartbeat.read(tmp_path, 0) is None
+    fail(errno.EIO)
+    with pytest.raises(OSError, match="while it was read"):
+        Heartbeat.read(tmp_path, 0)
 
 
 def test_a_worker_that_never_said_anything_is_named(tmp_path, clock):
