@@ -212,11 +212,18 @@ def directory_of(uri: str | None, scratch: Path) -> str:
 
 
 def newest_step(directory: str | Path) -> int | None:
-    """Returns the step of the newest checkpoint, whole or damaged, and None where there is none."""
+    """Returns the step of the newest checkpoint, whole or damaged, and None where there is none.
+
+    Raises:
+        PlatformError: if the storage can't be read.
+    """
     files, path = _opened(str(directory))
-    return max(
-        (int(matched["step"]) for name in _names(files, path) if (matched := NAME.fullmatch(name))), default=None
-    )
+    try:
+        names = _names(files, path)
+    except Exception as error:  # each kind of storage raises its own library's errors
+        where, got = str(files.unstrip_protocol(path)), f"{type(error).__name__}: {error}"
+        raise PlatformError(where, "the checkpoints can't be read", got, _REMEDY) from error
+    return max((int(matched["step"]) for name in names if (matched := NAME.fullmatch(name))), default=None)
 
 
 def _opened(directory: str) -> tuple[AbstractFileSystem, str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from typing import NoReturn
 
 import numpy as np
 
 from tidemill.errors import DataError, UserError
-from tidemill.train.batches import Examples, ahead, block_steps
+from tidemill.train.batches import Block, Examples, ahead, block_steps
 from tidemill.train.checkpoints import Checkpoints, Progress
 from tidemill.train.context import TrainContext
 from tidemill.train.efficiency import Meter
@@ -171,7 +171,7 @@ class Trainer:
         begun = time.monotonic()
         self._steps.settle()
         with averaged(self._steps.model):
-            evaluation = self._steps.evaluate(ahead(self._evaluation.blocks(self._size)))
+            evaluation = self._steps.evaluate(self._evaluated(ahead(self._evaluation.blocks(self._size))))
             answering = [np.array(variable) for variable in self._steps.model.variables]
         progress.seconds += time.monotonic() - begun
         eval_loss = evaluation["loss"]
@@ -200,6 +200,12 @@ class Trainer:
             progress.stopped = "early_stopping"
         if self._place.chief:
             print(_line(record), flush=True)
+
+    def _evaluated(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Yields the blocks; each that is done is progress, or a long evaluation would be taken for a hang."""
+        for block in blocks:
+            yield block
+            self._heart.at("evaluation")
 
     def _save(self) -> None:
         self._steps.settle()

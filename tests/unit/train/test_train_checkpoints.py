@@ -164,6 +164,8 @@ def test_storage_that_can_not_be_read_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PlatformError, match="the checkpoints can't be read"):
         Checkpoints(tmp_path / "file" / "below", "key").restore()
+    with pytest.raises(PlatformError, match="the checkpoints can't be read"):
+        newest_step(tmp_path / "file" / "below")
 
 
 def test_all_are_removed_when_the_training_is_over(directory):

@@ -13,6 +13,8 @@ import pytest
 
 from tidemill.artifacts import ModelManifest
 from tidemill.errors import DataError, UserError
+from tidemill.train import batches
+from tidemill.train.heartbeats import Heart
 from tidemill.train.run import run
 
 TRAINING = {"max_epochs": 4, "batch_size": 32, "checkpoint_every_steps": 8, "learning_rate": 0.01}
@@ -59,6 +61,21 @@ def test_a_training_that_is_killed_twice_goes_on_and_ends_with_the_same_weights(
     assert report.steps == 76
     assert weights_of(paths) == weights_of(uninterrupted)
     assert without_times(history_of(paths)) == without_times(history_of(uninterrupted))
+
+
+def test_a_long_evaluation_is_told_to_get_on(make_inputs, monkeypatch):
+    """By every block; or else one that takes longer than `hang_timeout_s` would be taken for a hang."""
+    phases = []
+
+    class Listened(Heart):
+        def at(self, phase):
+            phases.append(phase)
+            super().at(phase)
+
+    monkeypatch.setattr(batches, "BLOCK_ROWS", 32)
+    inputs = make_inputs(rows=600, training={**SIMPLE, "max_epochs": 1})
+    run(**inputs.arguments("listened"), heart=Listened())
+    assert phases.count("evaluation") > 3
 
 
 def test_another_seed_gives_other_weights(make_inputs, uninterrupted):
