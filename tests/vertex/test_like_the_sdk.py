@@ -92,7 +92,7 @@ def test_jobs_that_train_and_tune_are_the_same_messages() -> None:
     training = {
         "workers": 2,
         "accelerator": {"type": "NVIDIA_TESLA_T4"},
-        "reduction_server": {"replicas": 3},
+        "reduction_server": {"replicas": 3, "image": "registry.example.com/training/reductionserver:1"},
         "reservation": "projects/example-project/zones/europe-west1-b/reservations/night",
     }
     place = {"location": "projects/example-project/locations/europe-west1", "image": "image"}

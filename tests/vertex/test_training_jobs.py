@@ -16,6 +16,7 @@ from tidemill.vertex.training import Accelerator, ReductionServer, TrainingSetti
 
 PARENT = "projects/example-project/locations/europe-west1"
 IMAGE = "europe-west1-docker.pkg.dev/example-project/tidemill/tensorflow@sha256:00"
+REDUCER = "registry.example.com/training/reductionserver:1"
 ACCOUNT = "tidemill-pipeline@example-project.iam.gserviceaccount.com"
 NETWORK = "projects/123456789012/global/networks/example"
 KEY = "projects/example-project/locations/europe-west1/keyRings/r/cryptoKeys/k"
@@ -47,7 +48,7 @@ def test_everything_that_can_be_asked_for_arrives(launcher: Any, fake: Any) -> N
     training = {
         "workers": 3,
         "accelerator": {"type": "NVIDIA_TESLA_T4", "count": 2},
-        "reduction_server": {"replicas": 4},
+        "reduction_server": {"replicas": 4, "image": REDUCER},
         "timeout_s": 86400,
         "tensorboard": TENSORBOARD,
         "reserved_ip_ranges": ["vertex"],
@@ -90,9 +91,7 @@ def test_everything_that_can_be_asked_for_arrives(launcher: Any, fake: Any) -> N
                 {**worker, "replica_count": "2"},
                 {
                     "machine_spec": {"machine_type": "n1-highcpu-16"},
-                    "container_spec": {
-                        "image_uri": "us-docker.pkg.dev/vertex-ai-restricted/training/reductionserver:latest"
-                    },
+                    "container_spec": {"image_uri": REDUCER},
                     "replica_count": "4",
                 },
             ],
@@ -168,7 +167,7 @@ def test_a_job_on_a_persistent_resource_has_its_network_and_key(launcher: Any, f
 
 TPU = {"machine": "ct5lp-hightpu-4t"}
 FLEX = {"strategy": "flex_start", "machine": "a2-highgpu-1g"}
-SERVER = {"reduction_server": {"replicas": 1}, "workers": 2}
+SERVER = {"reduction_server": {"replicas": 1, "image": REDUCER}, "workers": 2}
 T4 = {"accelerator": {"type": "NVIDIA_TESLA_T4", "count": 1}}
 # What the target's file may not say, our words, and the fake's, where it is the one to know.
 RULES: dict[str, tuple[dict[str, Any], str, str]] = {

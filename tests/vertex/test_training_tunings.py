@@ -206,7 +206,7 @@ def test_a_trial_has_one_machine_with_what_the_training_has(clients: Any, fake: 
     training = {
         "workers": 3,
         "accelerator": {"type": "NVIDIA_TESLA_T4"},
-        "reduction_server": {"replicas": 1},
+        "reduction_server": {"replicas": 1, "image": "registry.example.com/training/reductionserver:1"},
         "strategy": "spot",
     }
     settings = TrainingSettings.parse({**SETTINGS, "training": training, "labels": {"team": "risk"}})

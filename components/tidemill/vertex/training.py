@@ -34,10 +34,7 @@ class ReductionServer(Strict):
 
     replicas: int = Field(ge=1)
     machine: str = "n1-highcpu-16"
-    image: str = Field(
-        default="us-docker.pkg.dev/vertex-ai-restricted/training/reductionserver:latest",
-        description="Google's, which has no other tag.",
-    )
+    image: str = Field(min_length=1, description="Google's, by the address that its page on reduction server has.")
 
 
 class VertexTraining(Strict):

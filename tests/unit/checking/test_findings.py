@@ -372,7 +372,7 @@ CASES = [
     Case(
         "training-plugin",
         V,
-        by_job(kind=V, machine="a2-highgpu-2g", workers=3, reduction_server={"replicas": 2}),
+        by_job(kind=V, machine="a2-highgpu-2g", workers=3, reduction_server={"replicas": 2, "image": "reducer"}),
         "train",
         "google-reduction-server",
         ("training-quota",),
