@@ -235,6 +235,21 @@ def test_logs_of_trials_are_told_and_a_cancelled_job_ends(clients: Any, fake: An
     jobs.cancel(other)
 
 
+def test_logs_of_trials_that_have_ended_are_read_once_more_and_then_no_longer(clients: Any, fake: Any) -> None:
+    """Cloud Logging answers 60 requests a minute, all of a project's together."""
+    tuning = Tuning.model_validate({**TUNING, "budget": {"trials": 3}, "parallel": 3})
+    jobs = TuningJobs(clients, TrainingSettings.parse(SETTINGS), tuning, JobLogs(clients.location, fake.logging))
+    started = jobs.submit(TrainingJob("tidemill-tune-0a1b", (), 1, Path("/gcs/example-bucket/shared")))
+    while jobs.status(started).state != "succeeded":
+        pass
+    counts = []
+    for _ in range(3):
+        before = len(fake.requests("entries:list"))
+        assert list(jobs.logs(started)) == []
+        counts.append(len(fake.requests("entries:list")) - before)
+    assert counts == [4, 4, 1]
+
+
 def test_a_job_that_fails_is_told_in_vertex_ais_words(study: Any, fake: Any) -> None:
     denied = "Permission 'aiplatform.hyperparameterTuningJobs.create' denied"
     fake.refuse("CreateHyperparameterTuningJob", "PERMISSION_DENIED", denied)

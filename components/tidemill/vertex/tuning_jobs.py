@@ -32,6 +32,7 @@ TRIAL: Final = ("python3", "-m", "tidemill.tune.managed")
 TRIALS: Final = "trials"
 _STUDY: Final = "study.json"
 _RESULT: Final = "result.json"
+_OVER: Final = ("SUCCEEDED", "INFEASIBLE")
 _POLL_S: Final = 30.0
 
 
@@ -56,6 +57,8 @@ class TuningJobs(NamedJobs):
             clients.jobs.cancel_hyperparameter_tuning_job,
         )
         self._settings, self._tuning, self._mount = settings, tuning, mount
+        self._ended: set[str] = set()
+        self._told: set[str] = set()
 
     def submit(self, job: TrainingJob) -> str:
         """Makes the job, or finds the one of that name that hasn't failed; returns its resource name."""
@@ -71,11 +74,17 @@ class TuningJobs(NamedJobs):
         return replace(status, detail=f"{states.count('SUCCEEDED')} of {self._tuning.budget.trials} trials have ended")
 
     def logs(self, id: str) -> Iterator[str]:
+        """Yields what is new; Cloud Logging answers 60 requests a minute, so trials that have ended are let be."""
         yield from super().logs(id)
         for trial in self.trials(id):
-            if trial.custom_job:
-                for line in super().logs(trial.custom_job):
-                    yield f"trial-{trial.id}: {line}"
+            if not trial.custom_job or trial.custom_job in self._told:
+                continue
+            for line in super().logs(trial.custom_job):
+                yield f"trial-{trial.id}: {line}"
+            if trial.custom_job in self._ended:  # at the last look already: what was late has come
+                self._told.add(trial.custom_job)
+            elif trial.state.name in _OVER:
+                self._ended.add(trial.custom_job)
 
     def trials(self, id: str) -> list[Any]:
         return list(self._job(id).trials)

@@ -27,6 +27,8 @@ def stage_rate(stage: str, target: TargetConfig, prices: Prices) -> float | None
 
     None where the prices don't tell it.
     """
+    if stage == "tune" and isinstance(target.training, VertexTraining) and target.training.managed_tuning:
+        return None  # its trials run side by side on machines of their own, each for a time that nobody tells
     settings = target.stage(stage)
     own = _rate(settings.machine, settings.cpu, settings.memory, settings.accelerator, bool(settings.spot), prices)
     if stage != "train" or target.training is None:

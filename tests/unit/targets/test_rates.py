@@ -64,6 +64,13 @@ def test_training_on_machines_of_its_own_costs_them_and_the_task_that_watches(ki
     assert stage_rate("evaluate", target, PRICES) is None
 
 
+def test_a_tuning_by_vertex_ai_has_no_rate_for_its_trials_time_is_not_known() -> None:
+    text = "kind: vertex\nstages: {tune: {cpu: 1, memory: 1Gi}}\ntraining: {kind: vertex, managed_tuning: MANAGED}\n"
+    own, managed = (parse_target(text.replace("MANAGED", told), "target.yaml") for told in ("false", "true"))
+    assert stage_rate("tune", own, PRICES) == pytest.approx(0.03 + 0.004)
+    assert stage_rate("tune", managed, PRICES) is None
+
+
 def test_a_job_on_a_machine_without_a_price_has_no_rate() -> None:
     target = parse_target(f"kind: vertex\n{TASK}training: {{kind: vertex, machine: ct5lp-hightpu-4t}}\n", "target.yaml")
     assert stage_rate("train", target, PRICES) is None
