@@ -15,6 +15,7 @@ sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "manife
 
 import argo_compiler
 from tools import Missing
+from workflows import EVERYTHING
 
 from tidemill_pipelines.pipelines import PIPELINES
 from tidemill_pipelines.targets.compilation import Package, compile_package
@@ -38,6 +39,24 @@ kubernetes: {store_claim: example-store, image_pull_secrets: [registry]}
 """
 
 
+JOB = """
+kind: kubernetes
+pipeline_root: s3://example-bucket/runs
+images: {registry: registry.example.com/team/tidemill, tag: "1"}
+defaults: {retries: {count: 2, backoff_s: 30}}
+kubernetes: {store_claim: example-store}
+training:
+  kind: kubernetes
+  workers: 2
+  spot: true
+  accelerator: {type: nvidia.com/gpu, node: {cloud.google.com/gke-accelerator: nvidia-l4}}
+"""
+ADDED = {
+    "training.start_from": "champion",
+    "compression": "{variants: {small: {kind: litert}}, limits: {metrics: [{metric: auc, max_worse: 0.01}]}}",
+}
+
+
 def available(tool: Callable[[], Any]) -> Any:
     """Returns what ``tool`` returns, or skips where it cannot be had."""
     try:
@@ -53,7 +72,9 @@ def packages() -> dict[str, Package]:
     """Every pipeline, compiled for a target that says something of each kind."""
     target = parse_target(TARGET, "target.yaml")
     source = "s3://example-bucket/loans.csv"
-    return {name: compile_package(PROBLEM, name, target, source=source).package for name in PIPELINES}
+    made = {name: compile_package(PROBLEM, name, target, source=source).package for name in PIPELINES}
+    job = parse_target(JOB, "target.yaml")
+    return {**made, EVERYTHING: compile_package(PROBLEM, "training", job, overrides=ADDED, source=source).package}
 
 
 @pytest.fixture(scope="session")

@@ -21,13 +21,14 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from schemas import strict
-from workflows import DriverTask, driver_tasks, pods, runtime_parameters
+from workflows import EVERYTHING, DriverTask, driver_tasks, pods, runtime_parameters
 
 from tidemill_pipelines.pipelines import PIPELINES
 from tidemill_pipelines.targets.compilation import Package
 
 Document = dict[str, Any]
 KUBERNETES_VERSION = "1.31"
+every = pytest.mark.parametrize("name", [*PIPELINES, EVERYTHING])
 pytestmark = pytest.mark.timeout(900)  # the first test may have to build the compiler
 
 
@@ -87,7 +88,7 @@ def validator(workflow_crd: Document) -> Draft202012Validator:
     return Draft202012Validator(strict(version["schema"]["openAPIV3Schema"], root=True))
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@every
 def test_the_final_status_is_all_that_the_old_compiler_lacks(
     argo: Path, packages: dict[str, Package], name: str
 ) -> None:
@@ -100,7 +101,7 @@ def test_the_final_status_is_all_that_the_old_compiler_lacks(
         compile_workflow(argo, packages[name].text)
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@every
 def test_a_workflow_is_one_that_argo_knows(
     workflows: dict[str, Document], validator: Draft202012Validator, name: str
 ) -> None:
@@ -116,7 +117,7 @@ def test_a_misspelt_field_of_a_workflow_would_be_seen(
         validator.validate(workflow)
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@every
 def test_the_pods_of_a_workflow_are_ones_that_kubernetes_knows(workflows: dict[str, Document], name: str) -> None:
     made = list(pods(workflows[name]))
     assert {"system-container-driver", "system-container-impl"} <= {pod["metadata"]["name"] for pod in made}
@@ -131,20 +132,20 @@ def test_a_misspelt_field_of_a_pod_would_be_seen(workflows: dict[str, Document])
         kubernetes_validate.validate(pod, KUBERNETES_VERSION, strict=True)
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@every
 def test_the_workflow_leaves_room_below_what_etcd_takes(workflows: dict[str, Document], name: str) -> None:
     """etcd takes 1.5 MiB, and while it runs Argo writes the state of every node into the same object."""
     assert len(yaml.dump(workflows[name], Dumper=yaml.CSafeDumper)) < 2**19
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@every
 def test_the_same_package_makes_the_same_workflow(
     argo: Path, documents: dict[str, list[Document]], workflows: dict[str, Document], name: str
 ) -> None:
     assert compile_workflow(argo, written(documents[name])) == workflows[name]
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@every
 def test_every_task_reaches_its_driver_as_it_was_compiled(
     documents: dict[str, list[Document]], told: dict[str, dict[str, DriverTask]], name: str
 ) -> None:
@@ -158,7 +159,7 @@ def test_every_task_reaches_its_driver_as_it_was_compiled(
         assert arrived == {key: value for key, value in task.items() if key != "dependentTasks"}, task_name
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@every
 def test_every_container_reaches_its_driver_as_it_was_compiled(
     documents: dict[str, list[Document]], told: dict[str, dict[str, DriverTask]], name: str
 ) -> None:
@@ -168,7 +169,7 @@ def test_every_container_reaches_its_driver_as_it_was_compiled(
         assert told[name][task_name].container == container_of(spec, task), task_name
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@every
 def test_every_task_gets_its_part_of_the_platform_spec(
     documents: dict[str, list[Document]], told: dict[str, dict[str, DriverTask]], name: str
 ) -> None:
@@ -178,7 +179,7 @@ def test_every_task_gets_its_part_of_the_platform_spec(
         assert told[name][task_name].kubernetes == executors.get(executor_of(spec, task)), task_name
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@every
 def test_a_task_waits_for_what_it_was_compiled_to_wait_for(
     documents: dict[str, list[Document]], told: dict[str, dict[str, DriverTask]], name: str
 ) -> None:
@@ -228,7 +229,18 @@ def test_what_a_target_says_of_training_is_what_the_backend_is_told(told: dict[s
     assert [secret["secretName"] for secret in config["imagePullSecret"]] == ["registry"]
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+def test_training_by_a_job_and_what_a_problem_adds_are_tasks_like_others(
+    told: dict[str, dict[str, DriverTask]],
+) -> None:
+    given = told[EVERYTHING]
+    assert given["train"].container is not None
+    assert given["train"].container["image"] == "registry.example.com/team/tidemill/control:1"
+    assert "champion" in given["train"].task["inputs"]["artifacts"]
+    gates = [task for name, task in given.items() if name.startswith("gate")]
+    assert [gate.after for gate in gates].count("compress.Succeeded") == 1
+
+
+@every
 def test_no_task_runs_as_root_or_without_the_store(told: dict[str, dict[str, DriverTask]], name: str) -> None:
     ours = {task: given for task, given in told[name].items() if given.container is not None}
     assert ours
@@ -245,7 +257,7 @@ def test_no_task_runs_as_root_or_without_the_store(told: dict[str, dict[str, Dri
         ], task
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@every
 def test_the_platform_spec_has_only_what_kfp_knows(documents: dict[str, list[Document]], name: str) -> None:
     """This compiler hands it on unread; later ones refuse what their executor configuration lacks."""
     executors = documents[name][1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]

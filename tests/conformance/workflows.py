@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+EVERYTHING: Final = "everything"
+"""The training pipeline with all that a problem or a target can add to it."""
 _FROM_ANNOTATION: Final = re.compile(r"\{\{workflow\.annotations\.(pipelines\.kubeflow\.org/[^}]+)\}\}")
 
 
