@@ -91,9 +91,10 @@ def build_optimizer(training: Training, max_steps: int, replicas: int) -> keras.
             )
         rate = LearningRate(float(rate), schedule.kind, schedule.warmup_steps, max_steps, schedule.final)
     own = {"momentum": chosen.momentum} if chosen.kind in ("sgd", "rmsprop") else {}
+    none = 0.0 if chosen.kind == "adamw" else None  # which takes no None
     optimizer = _KINDS[chosen.kind](
         learning_rate=rate,
-        weight_decay=chosen.weight_decay or None,
+        weight_decay=chosen.weight_decay or none,
         global_clipnorm=chosen.clip_norm,
         use_ema=chosen.ema is not None,
         ema_momentum=chosen.ema or 0.0,

@@ -57,6 +57,7 @@ G = np.array([30.0, 1.0, 0.0])
     [
         ({"kind": "sgd"}, 1 - RATE * G),
         ({"kind": "adam"}, 1 - RATE * np.sign(G)),
+        ({"kind": "adamw"}, 1 - RATE * np.sign(G)),
         ({"kind": "adamw", "weight_decay": 0.5}, 1 - RATE * 0.5 - RATE * np.sign(G)),
         ({"kind": "lion"}, 1 - RATE * np.sign(G)),
         ({"kind": "lion", "weight_decay": 0.5}, 1 - RATE * 0.5 - RATE * np.sign(G)),
