@@ -116,7 +116,8 @@ class CrossValidation(Strict):
     folds: int = Field(default=5, ge=2, le=20)
     method: FoldMethod = Field(
         default="auto",
-        description="auto: time_series with `time`, else grouped with `group`, else stratified for classes.",
+        description="auto: grouped with `group` unless splits are temporal, else time_series with `time`, else "
+        "stratified for classes.",
     )
 
 

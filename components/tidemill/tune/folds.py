@@ -99,6 +99,8 @@ def chosen_method(problem: Problem) -> str:
     method = problem.tuning.cross_validation.method
     if method != "auto":
         return method
+    if problem.group and problem.split.method != "temporal":
+        return "grouped"
     if problem.time is not None:
         return "time_series"
     if problem.group:
@@ -116,7 +118,8 @@ def divided(problem: Problem, method: str, examples: Path, transformed: Path, fo
         raise PlatformError("transformed examples", "must have the rows of the examples", remedy="run transform again")
     generator = np.random.default_rng(seed)
     if method == "time_series":
-        return Division(_by_time(raw, str(problem.time), folds), forward=True)
+        whole = () if problem.windows is not None and problem.windows.straddle else problem.group
+        return Division(_by_time(raw, str(problem.time), whole, folds), forward=True)
     if method == "grouped":
         return Division(_by_group(raw, problem.group, folds), forward=False)
     if method == "stratified":
@@ -143,7 +146,7 @@ def _dealt(classes: Sequence[np.ndarray], folds: int, generator: np.random.Gener
 
 def _by_group(files: Sequence[Path], columns: Sequence[str], folds: int) -> list[np.ndarray]:
     """Gives each group, the largest first, to the fold that has the fewest rows so far."""
-    hashed = [_hashes(path, columns) for path in files]
+    hashed = _hashes(files, columns)
     groups, counts = np.unique(np.concatenate(hashed), return_counts=True)
     sizes, fold_of = np.zeros(folds, np.int64), np.empty(len(groups), np.int8)
     for i in np.lexsort((groups, -counts)):
@@ -152,14 +155,30 @@ def _by_group(files: Sequence[Path], columns: Sequence[str], folds: int) -> list
     return [fold_of[np.searchsorted(groups, values)] for values in hashed]
 
 
-def _hashes(path: Path, columns: Sequence[str]) -> np.ndarray:
-    frame = pq.read_table(path, columns=list(columns)).to_pandas()
-    return pd.util.hash_pandas_object(frame.astype(str), index=False).to_numpy()
+def _hashes(files: Sequence[Path], columns: Sequence[str]) -> list[np.ndarray]:
+    """Returns what the rows of one group have in common; a row that has none of the columns is a group by itself."""
+    hashed, first = [], 0
+    for path in files:
+        frame = pq.read_table(path, columns=list(columns)).to_pandas()
+        hashes = pd.util.hash_pandas_object(frame.astype(str), index=False).to_numpy()
+        own = pd.util.hash_array(np.arange(first, first + len(frame)))
+        hashed.append(np.where(frame.isna().all(axis=1), own, hashes))
+        first += len(frame)
+    return hashed
 
 
-def _by_time(files: Sequence[Path], column: str, folds: int) -> list[np.ndarray]:
-    """Cuts time into ``folds + 1`` spans of about as many rows; rows of one moment are never parted."""
+def _by_time(files: Sequence[Path], column: str, group: Sequence[str], folds: int) -> list[np.ndarray]:
+    """Cuts time into ``folds + 1`` spans of about as many rows; rows of one moment are never parted.
+
+    Nor are those of a group, which goes by its latest row as it does in temporal splits: what is trained on is never
+    newer than what judges.
+    """
     times = [_moments(path, column) for path in files]
+    if group:
+        groups, places = np.unique(np.concatenate(_hashes(files, group)), return_inverse=True)
+        latest = np.full(len(groups), -np.inf)
+        np.maximum.at(latest, places, np.concatenate(times))
+        times = np.split(latest[places], np.cumsum([len(values) for values in times])[:-1])
     edges = np.quantile(np.concatenate(times), np.arange(1, folds + 1) / (folds + 1), method="higher")
     return [np.searchsorted(edges, values, side="right").astype(np.int8) for values in times]
 

@@ -75,7 +75,9 @@ def suggest(
     tuning, rungs, objectives = _settings(opened)
     known, trials = _taken(before, results, tuning, rungs, objectives)
     stopped = _stopped(tuning, opened.problem.training.max_epochs, trials, known)
-    going = [] if stopped.startswith("budget") else [t for t in trials if t.state == "running"]
+    if stopped.startswith("budget"):
+        trials = _out_of_budget(trials)
+    going = [t for t in trials if t.state == "running"]
     new: list[Trial] = []
     if not stopped:
         cohort = tuning.cohorts(opened.problem.training.max_epochs)[known.round]
@@ -121,7 +123,7 @@ def conclude(
     opened = open_bundle(Path(bundle))
     settings, rungs, objectives = _settings(opened)
     known, trials = _taken(before, results, settings, rungs, objectives)
-    trials = [t.ended("pruned", "the budget was used up") if t.state == "running" else t for t in trials]
+    trials = _out_of_budget(trials)
     conclusion, document = concluded(opened, replace(known, trials=tuple(trials)), objectives)
     with replaced_directory(Path(hyperparameters)) as partial:
         write_hyperparameters(partial, conclusion.hyperparameters)
@@ -154,15 +156,20 @@ def _taken(
     return replace(known, trials=tuple(trials)), trials
 
 
+def _out_of_budget(trials: Sequence[Trial]) -> list[Trial]:
+    return [t.ended("pruned", "the budget was used up") if t.state == "running" else t for t in trials]
+
+
 def _numbers(results: Sequence[str | Path]) -> set[int]:
     return {result.number for path in results if (result := Result.read(Path(path)))}
 
 
 def _stopped(tuning: Tuning, max_epochs: int, trials: Sequence[Trial], known: Study) -> str:
+    open_ended = not known.stopped or any(trial.state == "running" for trial in trials)
+    if open_ended and known.seconds >= tuning.budget.seconds:
+        return f"budget: {known.seconds:.0f} of {tuning.budget.seconds:.0f} s of training are used up"
     if known.stopped:
         return known.stopped
-    if known.seconds >= tuning.budget.seconds:
-        return f"budget: {known.seconds:.0f} of {tuning.budget.seconds:.0f} s of training are used up"
     if len(trials) >= tuning.budget.trials or known.round >= len(tuning.cohorts(max_epochs)):
         return f"all {len(trials)} trials have begun"
     return ""

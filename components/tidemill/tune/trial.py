@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
 from tidemill.bundle import open_bundle
 from tidemill.errors import UserError
 from tidemill.files import replaced_directory
@@ -106,7 +108,7 @@ def _outcome(
             report, gap = _trained(bundle, rows, graph, order, checkpoints / f"fold-{i}", champion)
             reports.append(report)
             gaps.append(gap)
-    except UserError as error:
+    except (UserError, tf.errors.ResourceExhaustedError) as error:  # too large for the accelerator: its own fault too
         return Result(order["number"], order["rung"], error=str(error))
     folds = tuple({**report.metrics, "loss": report.eval_loss} for report in reports)
     means = {name: _mean([fold.get(name) for fold in folds]) for name in folds[0]}
@@ -127,7 +129,10 @@ def _trained(
     fairness = order.get("fairness")
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
-        write_hyperparameters(place / "hyperparameters", order["hyperparameters"])
+        # Checkpoints that another task goes on from are handed on in the result, not left at an address.
+        handed_on = order["resumed"] or order["epochs"] is not None
+        values = {**order["hyperparameters"], **({"checkpoint_uri": None} if handed_on else {})}
+        write_hyperparameters(place / "hyperparameters", values)
         report = train(
             bundle,
             rows.transformed,

@@ -14,9 +14,10 @@ import pytest
 pytest.importorskip("tensorflow", reason="needs the tensorflow environment")
 
 from tidemill.artifacts import ExamplesManifest, parts
+from tidemill.bundle import open_bundle
 from tidemill.errors import DataError, PlatformError, ProblemError
 from tidemill.transform.features import LABEL
-from tidemill.tune.folds import FoldsReport, run
+from tidemill.tune.folds import FoldsReport, chosen_method, run
 
 SPACE = {"dropout": {"low": 0.0, "high": 0.5}}
 
@@ -86,10 +87,51 @@ def test_folds_in_time_are_judged_by_what_comes_after_what_they_were_trained_on(
         before = trained
 
 
+def with_ids(data: Any, directory: Path, who: Any) -> Path:
+    """Writes the examples with other groups."""
+    first = 0
+    for path in parts(data.examples, "train"):
+        (directory / "train").mkdir(parents=True, exist_ok=True)
+        table = pq.read_table(path)
+        ids = pa.array([who(i) for i in range(first, first + table.num_rows)], pa.string())
+        place = table.column_names.index("who")
+        pq.write_table(table.set_column(place, "who", ids), directory / "train" / path.name)
+        first += table.num_rows
+    ExamplesManifest.read(data.examples).write(directory)
+    return directory
+
+
+def test_folds_in_time_part_no_group_either(data: Any, tmp_path: Path) -> None:
+    """A group goes by its latest row: groups of two rows have earlier ones on the side of their latest."""
+    examples = with_ids(data, tmp_path / "examples", lambda i: f"pair {i // 2}")
+    settings = {"space": SPACE, "cross_validation": {"folds": 3, "method": "time_series"}}
+    bundle = data.pack(settings, group=["who"], time="when")
+    run(bundle, examples, data.transformed, tmp_path / "folds")
+    rows = [row for path in parts(examples, "train") for row in pq.read_table(path).to_pylist()]
+    by_x = {float(np.float32(row["x"] / 2)): row for row in rows}
+    for fold in sorted((tmp_path / "folds").iterdir()):
+        train, judged = ([by_x[float(x)] for x in column(fold, split, "x")] for split in ("train", "eval"))
+        assert not {row["who"] for row in train} & {row["who"] for row in judged}
+        latest = {row["who"]: row["when"] for row in sorted(judged, key=lambda row: row["when"])}
+        assert max(row["when"] for row in train) < min(latest.values())
+
+
+def test_rows_without_a_group_are_none_together(data: Any, tmp_path: Path) -> None:
+    examples = with_ids(data, tmp_path / "examples", lambda _: None)
+    bundle = data.pack({"space": SPACE, "cross_validation": {"folds": 4, "method": "grouped"}}, group=["who"])
+    assert {judged for _, judged in run(bundle, examples, data.transformed, tmp_path / "folds").rows} == {60}
+
+
 def test_the_method_follows_what_the_problem_says_of_its_rows(data: Any, tmp_path: Path) -> None:
     assert made(data, tmp_path / "a", "auto").method == "stratified"
     assert made(data, tmp_path / "b", "auto", group=["who"]).method == "grouped"
-    assert made(data, tmp_path / "c", "auto", group=["who"], time="when").method == "time_series"
+    assert made(data, tmp_path / "c", "auto", time="when").method == "time_series"
+    assert made(data, tmp_path / "e", "auto", group=["who"], time="when").method == "grouped"
+    temporal = {"group": ["sex"], "time": "when", "split": {"method": "temporal"}}
+    assert (
+        chosen_method(open_bundle(data.pack({"space": SPACE, "cross_validation": {}}, **temporal)).problem)
+        == "time_series"
+    )
     label = {"task": "regression", "label": {"column": "y"}}
     assert made(data, tmp_path / "d", "auto", **label).method == "k_fold"
 

@@ -144,6 +144,24 @@ def test_a_budget_that_is_used_up_ends_trials_that_would_go_on(data: Any, tmp_pa
     assert "the budget was used up" in {row["reason"] for row in search.document["all"]}
 
 
+def test_a_budget_also_ends_trials_that_would_go_on_when_all_have_begun(data: Any, tmp_path: Path) -> None:
+    """18 trials of 1 s, 6 that go on to 3 s make 30 s; the budget of 28.8 s is used up before the 2 that are left."""
+    budget = {"trials": 18, "hours": 0.008}
+    settings = tuning(trials_per_round=18, budget=budget, pruning={"kind": "halving", "min_epochs": 1})
+    search = Search(tmp_path, data.pack(settings, training={"max_epochs": 9}))
+    assert search.suggest().new == 18
+    second = search.suggest()
+    assert (second.stopped, second.continued) == ("all 18 trials have begun", 6)
+    third = search.suggest()
+    assert third.stopped.startswith("budget: 30 of 29 s")
+    assert search.items[2] == [{"key": "idle"}]
+    reasons = [trial.reason for trial in Study.read(tmp_path / "study-2").trials]
+    assert reasons.count("the budget was used up") == 2
+    search.suggest()
+    told = [trial.reason for trial in Study.read(tmp_path / "study-3").trials]
+    assert told == reasons, "whom the budget ended is not judged again"
+
+
 def test_failed_trials_are_told_and_do_not_end_the_search(data: Any, tmp_path: Path) -> None:
     space = {"dropout": {"choices": [0.5, 0.1]}, "learning_rate": {"low": 0.01, "high": 0.1}}
     search = Search(tmp_path, data.pack(tuning(space=space)))
@@ -225,6 +243,33 @@ def test_a_trial_that_goes_on_ends_as_one_that_was_trained_in_one_go(data: Any, 
     assert ended.seconds > begun.seconds
     assert Result.read(tmp_path / "ended") == ended
     assert not (tmp_path / "whole" / CHECKPOINTS).exists(), "nothing goes on from the last rung"
+
+
+def test_a_trial_hands_its_checkpoints_on_wherever_trainings_leave_theirs(data: Any, tmp_path: Path) -> None:
+    training = {"max_epochs": 2, "batch_size": 64, "hidden_units": [4], "checkpoint_uri": f"file://{tmp_path}/far"}
+    given = (data.pack(view="model", training=training), data.transformed, data.graph)
+    trial(*given, item(epochs=1), tmp_path / "begun", tmp_path / "scratch-a")
+    shutil.copytree(tmp_path / "begun" / CHECKPOINTS, tmp_path / "continued" / "trial-1")
+    resumed = item(rung=1, resumed=True)
+    trial(*given, resumed, tmp_path / "ended", tmp_path / "scratch-b", continued=tmp_path / "continued")
+    ended = Result.read(tmp_path / "ended")
+    assert ended is not None
+    assert ended.epochs == 2
+    assert not (tmp_path / "far").exists()
+
+
+def test_a_configuration_too_large_for_the_accelerator_is_a_result(
+    data: Any, shape: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow as tf
+
+    def train(*_: Any, **__: Any) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr("tidemill.tune.trial.train", train)
+    report = trial(shape, data.transformed, data.graph, item(), tmp_path / "result", tmp_path / "scratch")
+    assert report.state == "failed"
+    assert "OOM" in str(report.result and report.result.error)
 
 
 def test_a_configuration_that_cannot_be_trained_is_a_result(data: Any, shape: Path, tmp_path: Path) -> None:
