@@ -103,7 +103,7 @@ VIEWS: Mapping[str, Mapping[str, Any]] = {
     "whole": _ALWAYS,
 }
 """The views: ``data`` for ingest and validate, ``features`` for transform, ``model`` for train and the trials of
-a tuning, ``tuning`` for what suggests them, ``whole`` after."""
+a tuning, ``whole`` for what suggests them and all after."""
 
 
 def pack_views(problem: Problem, problem_dir: Path, destination: Path) -> dict[str, Path]:
@@ -127,7 +127,8 @@ def pack(problem: Problem, problem_dir: Path, destination: Path, view: str = "wh
         files[EVAL_CONFIG_FILE] = (problem_dir / EVAL_CONFIG_FILE).read_bytes()
     code = problem.user_code
     references = [r for r in (code.preprocessing, code.model, code.search_space) if r]
-    if references and VIEWS[view].get("user_code") is not True:
+    left_out = VIEWS[view].get("user_code", ())
+    if left_out is not True and any(code.model_dump(exclude=left_out or None).values()):
         files |= {path.relative_to(problem_dir).as_posix(): path.read_bytes() for path in _modules(problem_dir)}
     for reference in references:
         stem = reference.partition(":")[0].replace(".", "/")

@@ -42,6 +42,8 @@ def overlaid(training: Training, values: Mapping[str, Any]) -> Training:
         place = settings
         for parent in parents:
             place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ProblemError("hyperparameters", f"{path} must lie in settings", f"{parent} is {place!r}")
         place[last] = value
     try:
         return Training.model_validate(settings)

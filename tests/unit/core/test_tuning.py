@@ -162,6 +162,15 @@ def test_a_changed_tuning_changes_nothing_for_the_stages_that_do_not_search(tmp_
     assert {view for view in VIEWS if plain[view] != searched[view]} == {"whole"}
 
 
+def test_changed_code_of_the_search_changes_nothing_for_the_stages_that_do_not_search(tmp_path: Path) -> None:
+    searched = problem({}, user_code={"search_space": "search:space"})
+    before, after = ({}, {})
+    for found, code in ((before, "space = 1"), (after, "space = 2")):
+        (tmp_path / "search.py").write_text(code)
+        found |= pack_views(searched, tmp_path, tmp_path / "bundles")
+    assert {view for view in VIEWS if before[view] != after[view]} == {"whole"}
+
+
 def test_hyperparameters_take_the_place_of_the_problems_own_and_keep_the_others() -> None:
     own = Training.model_validate({"dropout": 0.3, "optimizer": {"kind": "sgd", "momentum": 0.5}})
     found = overlaid(own, {"learning_rate": 0.01, "optimizer.momentum": 0.9, "hidden_units": [8]})
@@ -174,6 +183,8 @@ def test_hyperparameters_that_training_does_not_take_are_the_users_fault() -> No
         overlaid(Training(), {"dropout": 2})
     with pytest.raises(ProblemError, match=r"adam has no momentum"):
         overlaid(Training(), {"optimizer.momentum": 0.9})
+    with pytest.raises(ProblemError, match=r"class_weights.yes must lie in settings .*'balanced'"):
+        overlaid(Training(class_weights="balanced"), {"class_weights.yes": 2})
 
 
 def test_a_bundle_without_hyperparameters_stays_as_it_is(tmp_path: Path) -> None:
