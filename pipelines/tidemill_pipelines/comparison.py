@@ -13,6 +13,7 @@ import yaml
 from tidemill.bundle import PROBLEM_FILE
 from tidemill.costs import run_cost
 from tidemill.decisions import Check, read_decision
+from tidemill.hyperparameters import read_hyperparameters
 from tidemill.metrics import METRICS
 from tidemill.report import evidence
 from tidemill.report.documents import Estimate
@@ -20,7 +21,12 @@ from tidemill.report.evidence import Evidence
 from tidemill.runs import TaskRecord, output
 
 Judgement = Literal["better", "worse", "same", ""]
-_EVIDENCE = (("validate", "anomalies"), ("evaluate", "blessing"), ("rehearse", "rehearsal"))
+_EVIDENCE = (
+    ("validate", "anomalies"),
+    ("evaluate", "blessing"),
+    ("rehearse", "rehearsal"),
+    ("compress", "compression"),
+)
 # What a stage says of its speed and use, where it says so, with the name that people are shown.
 _EFFICIENCY: Mapping[str, tuple[str, Literal["higher", "lower", "neither"]]] = {
     "parameters": ("trainable parameters", "neither"),
@@ -60,7 +66,7 @@ class Comparison:
 
     Attributes:
         origin: verdict, data, code and environment.
-        settings: dotted paths of problem.yaml that differ.
+        settings: dotted paths of problem.yaml that differ, after a tuning where there was one.
         metrics: overall metrics on the test split, each an Estimate.
         fairness: disparities by sensitive key, each an Estimate.
         checks: checks of the gates that passed in one run and not in the other.
@@ -128,13 +134,19 @@ def _origin(run: Evidence) -> dict[str, Any]:
 
 
 def _settings(run: Evidence, run_dir: Path) -> dict[str, Any]:
-    """Returns the values of problem.yaml by dotted path; nothing where the bundle isn't there any more."""
+    """Returns the values of problem.yaml by dotted path, those that a tuning found in place of the problem's own.
+
+    Nothing where the bundle isn't there any more.
+    """
     bundle = run_dir.parent.parent / "bundles" / f"{run.run.bundle}.zip"
     try:
         with zipfile.ZipFile(bundle) as archive:
-            return dict(_leaves(yaml.safe_load(archive.read(PROBLEM_FILE))))
+            said = dict(_leaves(yaml.safe_load(archive.read(PROBLEM_FILE))))
     except (OSError, KeyError, zipfile.BadZipFile):
         return {}
+    found = output(run.tasks, "conclude", "hyperparameters")
+    tuned = read_hyperparameters(found) if found else {}
+    return said | {f"training.{path}": value for path, value in tuned.items()}
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

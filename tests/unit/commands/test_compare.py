@@ -106,6 +106,32 @@ def test_what_intervals_do_not_tell_apart_is_noise(tmp_path: Path, invoke: Invok
     assert rows(json.loads(answer.stdout), "metrics")["auc"][2] == "same"
 
 
+def lay_output(run_dir: Path, task: str, name: str, file: str, content: Any) -> None:
+    """Adds a task with one artefact to a run."""
+    write_json(run_dir / "artifacts" / name / file, content)
+    outputs = {name: Artifact(str(run_dir / "artifacts" / name), "0")}
+    TaskRecord(task, "tensorflow", "succeeded", "2026-03-01T12:00:09+00:00", 1.0, outputs=outputs).write(run_dir)
+
+
+def test_what_a_tuning_found_takes_the_place_of_the_problems_own(root: Path, invoke: Invoke) -> None:
+    found = {"dropout": 0.3, "optimizer.kind": "lion"}
+    lay_output(root / "runs" / "two", "conclude", "hyperparameters", "hyperparameters.json", found)
+    settings = rows(
+        json.loads(invoke("runs", "compare", "one", "two", "--runs-dir", str(root), "--json").stdout), "settings"
+    )
+    assert settings["training.dropout"] == (0.1, 0.3, "")
+    assert settings["training.optimizer.kind"] == (None, "lion", "")
+
+
+def test_checks_of_variants_that_turned_are_named(root: Path, invoke: Invoke) -> None:
+    for name, passed in (("one", True), ("two", False)):
+        check = {"name": "auc.edge", "passed": passed, "expected": "", "got": "", "message": ""}
+        decision = {"gate": "compression", "passed": passed, "checks": [check]}
+        lay_output(root / "runs" / name, "compress", "compression", "compression.json", {"decision": decision})
+    answer = invoke("runs", "compare", "one", "two", "--runs-dir", str(root), "--json")
+    assert rows(json.loads(answer.stdout), "checks")["auc.edge"] == ("passed", "failed", "")
+
+
 def test_checks_that_turned_are_named(compared: dict[str, Any]) -> None:
     assert rows(compared, "checks") == {"auc of sex=f": ("failed", "passed", "")}
 
