@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tidemill.train.steps import Steps
+
+_FEW: Final = ("bias", "token")
 
 
 @dataclass(frozen=True)
@@ -92,5 +94,5 @@ class _Masked(keras.constraints.Constraint):
 
 
 def prunable(variables: Sequence[keras.Variable]) -> list[keras.Variable]:
-    """Returns those with two dimensions or more: biases are few and matter."""
-    return [variable for variable in variables if len(variable.shape) > 1]
+    """Returns those with two dimensions or more, but no biases, which attention has per head: they matter."""
+    return [variable for variable in variables if len(variable.shape) > 1 and variable.name not in _FEW]

@@ -122,8 +122,8 @@ class Workshop:
             context = course.context(self._described.features)
             with computing_in(course.training.precision):
                 network = ARCHITECTURES[variant.model](context)
-            student = Student(network, context.task, variant.temperature, variant.soft)
-            student.compile(optimizer=context.optimizer())
+                student = Student(network, context.task, variant.temperature, variant.soft)
+                student.compile(optimizer=context.optimizer())  # which scales the loss under mixed_float16
             course.fit(student)
         return self._saved(name, network, directory, teacher.about, {"teacher": teacher.digest})
 

@@ -28,6 +28,12 @@ def test_the_share_of_zeros_follows_the_polynomial_of_zhu_and_gupta():
     assert shares(schedule, 13)[9:] == pytest.approx([0.8] * 4)
 
 
+def test_neither_biases_of_heads_nor_tokens_are_pruned():
+    attention = keras.layers.MultiHeadAttention(2, 4)
+    attention(np.zeros((1, 3, 8), np.float32), np.zeros((1, 3, 8), np.float32))
+    assert [variable.name for variable in prunable(attention.trainable_variables)] == ["kernel"] * 4
+
+
 def test_pruning_is_due_every_so_many_steps_and_at_the_end():
     schedule = Schedule(0.5, 12, 5)
     due = [step for step in range(30) if bool(schedule.due(tf.constant(step)))]
