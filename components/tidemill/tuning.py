@@ -147,6 +147,10 @@ class Tuning(Strict):
             if unknown := sorted(set(dimension.when) - known):
                 faults.append(f"space.{path}.when names {', '.join(unknown)}, which the space has not named before")
             known.add(path)
+        for path in self.space:
+            if self.objective in _MADE_OF.get(path, ()):
+                told = f"{self.objective} is made of it, so it can't judge between its values; take another objective"
+                faults.append(f"space.{path}: {told}")
         if self.objective not in _DIRECTIONS and self.direction is None:
             faults.append(f"direction is needed for {self.objective}: minimize or maximize")
         if self.pruning.kind != "none" and (fixed := sorted({"max_epochs", "max_steps"} & set(self.space))):
@@ -198,6 +202,10 @@ _DIRECTIONS: dict[str, Direction] = {
         if metric.better in ("higher", "lower")
     },
 }
+
+
+_MADE_OF = {"l2": ("loss",), "class_weights": ("loss", "accuracy")}
+"""Objectives that a hyperparameter is part of: the penalty is in the loss, and classes weigh in eval rows too."""
 
 
 def tuning_faults(

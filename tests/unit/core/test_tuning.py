@@ -89,6 +89,12 @@ def test_a_space_that_training_does_not_take_is_refused(space: Any, told: str) -
     [
         ({"objective": "profit"}, {}, "direction is needed for profit"),
         ({"budget": {"cost": 5}}, {}, "`cost` needs `hourly_rate`"),
+        ({"space": {"l2": {"low": 1e-6, "high": 1e-2, "log": True}}}, {}, "space.l2: loss is made of it"),
+        (
+            {"space": {"class_weights": {"choices": [None, "balanced"]}}, "objective": "accuracy"},
+            {},
+            "space.class_weights: accuracy is made of it",
+        ),
         (
             {"pruning": {"kind": "halving"}, "space": {"max_epochs": {"low": 1, "high": 9}}},
             {},
@@ -117,6 +123,11 @@ def test_a_tuning_that_does_not_fit_its_problem_is_refused(settings: Any, more: 
     with pytest.raises(ProblemError) as refused:
         problem({"space": {"learning_rate": RATE}, **settings}, **more)
     assert told in str(refused.value)
+
+
+def test_what_a_hyperparameter_is_no_part_of_may_judge_it() -> None:
+    space = {"l2": {"low": 1e-6, "high": 1e-2}, "class_weights": {"choices": [None, "balanced"]}}
+    assert set(tuning(space=space, objective="auc").space) == set(space)
 
 
 def test_a_search_space_in_code_needs_a_tuning() -> None:
