@@ -58,9 +58,23 @@ def _searched(
 
 
 def _managed(
-    release: Release, tune: Component, rounds: Rounds, whole: Any, examples: Any, transformed: Any, **_: Any
+    release: Release,
+    tune: Component,
+    rounds: Rounds,
+    whole: Any,
+    examples: Any,
+    transformed: Any,
+    origin: Mapping[str, Any],
+    **_: Any,
 ) -> Any:
-    """Makes one task that has a service try configurations, and returns the hyperparameters that it finds."""
+    """Makes one task that has a service try configurations, and returns the hyperparameters that it finds.
+
+    Raises:
+        UsageError: if training starts from the champion, which the service's trials are not given.
+    """
+    if origin:
+        remedy = "leave training.managed_tuning out of the target's file"
+        raise UsageError("training.start_from", "can't be champion where a service tunes", remedy=remedy)
     data = {name: transformed.outputs[name] for name in ("transformed", "transform_graph")}
     if rounds.cross_validated:
         data["folds"] = fold(bundle=whole, examples=examples, transformed=data["transformed"]).output

@@ -99,9 +99,9 @@ def test_what_hangs_on_the_rest_of_the_file_is_told_when_compiled() -> None:
         compiled("reserved_ip_ranges: [vertex]")
 
 
-def tuning(training: str) -> Any:
+def tuning(training: str, **more: str) -> Any:
     target = parse_target(f"{TARGET}\ntraining: {{kind: vertex, {training}}}", "target.yaml")
-    overrides = {"tuning": "{space: {learning_rate: {low: 0.001, high: 0.1, log: true}}, budget: {trials: 6}}"}
+    overrides = {"tuning": "{space: {learning_rate: {low: 0.001, high: 0.1, log: true}}, budget: {trials: 6}}", **more}
     made = compile_package(LENDING, "tuning", target, IMAGES, overrides, source="gs://example-bucket/loans.csv")
     return made.package.spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
 
@@ -114,6 +114,11 @@ def test_a_managed_tuning_is_one_task_and_its_best_hyperparameters_train() -> No
     assert tasks["conclude"]["inputs"]["artifacts"]["before"]["taskOutputArtifact"]["producerTask"] == "tune"
     hyperparameters = tasks["train"]["inputs"]["artifacts"]["hyperparameters"]
     assert hyperparameters["taskOutputArtifact"]["producerTask"] == "conclude"
+
+
+def test_a_managed_tuning_whose_training_starts_from_the_champion_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"training\.start_from: can't be champion where a service tunes"):
+        tuning("managed_tuning: true, machine: n1-highmem-8", **{"training.start_from": "champion"})
 
 
 def test_without_it_the_pipeline_tunes_in_rounds_of_its_own() -> None:
