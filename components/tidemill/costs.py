@@ -103,7 +103,7 @@ def run_cost(run: RunRecord, tasks: Sequence[TaskRecord]) -> Cost | None:
 
 def _amount(task: TaskRecord, tariff: Tariff) -> float | None:
     if tariff.hourly:
-        rate = tariff.hourly.get(task.name)
+        rate = tariff.hourly.get(task.iteration_of or task.name)
         return None if rate is None else rate * task.wall_s / _HOUR_S
     memory = tariff.gib_hour * (task.peak_rss_mb / _MIB_PER_GIB) * task.wall_s
     return (tariff.cpu_hour * task.cpu_s + memory) / _HOUR_S

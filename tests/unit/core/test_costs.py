@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,12 @@ def test_on_a_backend_a_task_pays_for_its_machine_as_long_as_it_ran() -> None:
     cost = estimate(ran, Tariff("USD", cpu_hour=9.0, hourly={"train": 2.5, "gate": 0.5}))
     assert cost.tasks == {"train": pytest.approx(5.0), "gate": pytest.approx(0.005)}
     assert cost.total == pytest.approx(5.005)
+
+
+def test_a_trial_on_a_backend_pays_for_the_machine_of_its_round() -> None:
+    trials = [replace(task(f"round-1-trial-{i}", wall_s=3600), iteration_of="round-1") for i in range(2)]
+    cost = estimate(trials, Tariff("USD", hourly={"round-1": 2.5}))
+    assert (cost.total, cost.unpriced) == (5.0, ())
 
 
 def test_what_was_reused_costs_nothing() -> None:
