@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -108,7 +109,8 @@ def test_a_worker_that_gets_nothing_done_is_named_and_all_start_again(play):
     outcome, said = play([["step", "train"], []], [["step", "hang"], []], hang_timeout_s=6.0)
     (reason,) = outcome.restarts
     assert reason.startswith("worker-1: must get something done within 6 s (training.hang_timeout_s) (got worker-1")
-    assert "while it waited for the rows of step 2" in reason
+    # It begins from the chief's first checkpoint if that is there before it is.
+    assert re.search(r"while it waited for the rows of step [23]\)", reason)
     assert any(reason in line for line in said)
 
 
