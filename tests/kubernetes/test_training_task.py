@@ -9,6 +9,7 @@ import contextlib
 import copy
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +79,7 @@ class Task:
         return {name: place / name for name in ("bundle", "transformed", "transform_graph")}
 
     def act(self, **how: Any) -> None:
+        self.scratch.mkdir(exist_ok=True)
         (self.scratch / "act.json").write_text(json.dumps(how))
 
     def start(self, output: Any = None) -> None:
@@ -141,9 +143,14 @@ def _artifact(path: Path) -> dict[str, Any]:
     }
 
 
+def acting_nodes(logs: Path) -> Nodes:
+    logs.mkdir(exist_ok=True)
+    return Nodes(logs, command=lambda line: [line[0], str(ACTING), *line[3:]])
+
+
 @pytest.fixture
 def nodes(tmp_path: Path) -> Nodes:
-    return Nodes(tmp_path, command=lambda line: [line[0], str(ACTING), *line[3:]])
+    return acting_nodes(tmp_path)
 
 
 @pytest.fixture
@@ -181,6 +188,20 @@ def test_a_task_that_is_killed_finds_its_job_and_its_inputs_again(task: Task) ->
     assert task.end() == 0, task.told
     assert task.made == 1
     assert "chief: step 100" in task.told
+    assert (task.root / "outputs" / "model" / "model.json").is_file()
+
+
+def test_a_task_whose_outputs_could_not_be_uploaded_trains_again(task: Task) -> None:
+    """KFP uploads them when the task's own process has ended well, and all that it left for a retry is removed."""
+    task.start()
+    assert task.end() == 0, task.told
+    shutil.rmtree(task.root / "outputs")
+    task.act(steps=8)
+    task.cluster.play = lambda name: acting_nodes(task.root / "again")
+    task.start()
+    task.until(lambda: task.record["status"] == "running")
+    assert task.end() == 0, task.told
+    assert task.made == 2
     assert (task.root / "outputs" / "model" / "model.json").is_file()
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tidemill.errors import PlatformError, UsageError
+from tidemill.jobs.handover import OUTPUTS
 from tidemill.jobs.heartbeats import name_of
 from tidemill.jobs.job import Denied, JobState, JobStatus, TrainingJob
 from tidemill.kserve.cluster import Cluster, Missing
@@ -63,6 +64,9 @@ class TrainJobs:
     def submit(self, job: TrainingJob) -> str:
         """Makes the TrainJob, or finds it.
 
+        One that has succeeded and whose outputs are gone makes place for another: the task ended well, which removes
+        them, and what it put out was lost on its way to the pipeline's root.
+
         Raises:
             Denied: if that is not permitted, or there are no TrainJobs on this cluster.
             UsageError: if the TrainJob is refused as it stands: its runtime doesn't exist, say.
@@ -75,7 +79,13 @@ class TrainJobs:
             remedy = "install Kubeflow Trainer, and apply manifests/; see manifests/README.md"
             raise Denied(error.where, error.expected, error.got, remedy) from error
         found = None if made else self._cluster.get(TRAINJOBS, job.name)
-        if found is not None and "deletionTimestamp" in found["metadata"]:
+        if found is None:
+            return job.name
+        ending = "deletionTimestamp" in found["metadata"]
+        if not ending and "Complete" in _conditions(found) and not (job.shared / OUTPUTS).is_dir():
+            self.cancel(job.name)
+            ending = True
+        if ending:
             raise PlatformError(f"TrainJob {job.name}", "must be gone before another takes its name", "it is ending")
         return job.name
 
@@ -84,8 +94,7 @@ class TrainJobs:
         job = self._cluster.get(TRAINJOBS, id)
         if job is None:
             return JobStatus("cancelled", "there is no such TrainJob any more")
-        told = job.get("status", {})
-        conditions = {c["type"]: c for c in told.get("conditions", ()) if c["status"] == "True"}
+        conditions = _conditions(job)
         for kind, state in _ENDS.items():
             if kind in conditions:
                 return JobStatus(state, self._why_failed(id, conditions[kind]) if state == "failed" else None)
@@ -93,7 +102,8 @@ class TrainJobs:
             return JobStatus("pending", "is being deleted")
         if "Suspended" in conditions:
             return JobStatus("pending", self._why_queued(id))
-        nodes: Mapping[str, Any] = next((s for s in told.get("jobsStatus", ()) if s["name"] == NODE), {})
+        jobs = job.get("status", {}).get("jobsStatus", ())
+        nodes: Mapping[str, Any] = next((s for s in jobs if s["name"] == NODE), {})
         if nodes.get("ready") or nodes.get("succeeded"):
             return JobStatus("running")
         return JobStatus("pending", self._why_waiting(id))
@@ -136,6 +146,11 @@ class TrainJobs:
     def _why_waiting(self, id: str) -> str:
         reasons = [f"{name_of(_index(pod))}: {why}" for pod in self._pods(id) if (why := _held_up(pod))]
         return "; ".join(reasons) or "its nodes start"
+
+
+def _conditions(job: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """Returns those of a TrainJob's conditions that are true, by type."""
+    return {c["type"]: c for c in job.get("status", {}).get("conditions", ()) if c["status"] == "True"}
 
 
 def _index(pod: Mapping[str, Any]) -> int:

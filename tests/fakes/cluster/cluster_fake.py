@@ -428,9 +428,12 @@ class ClusterFake:
         return job
 
     def _end(self, name: str) -> None:
-        if name in self.plays:
-            self.plays[name].end()
-        self.pods = [p for p in self.pods if p["metadata"]["labels"].get("jobset.sigs.k8s.io/jobset-name") != name]
+        if (play := self.plays.pop(name, None)) is not None:  # the next one of that name is another job
+            play.end()
+        own = [p for p in self.pods if p["metadata"]["labels"].get("jobset.sigs.k8s.io/jobset-name") == name]
+        self.pods = [pod for pod in self.pods if pod not in own]
+        for pod in own:
+            del self.logs[pod["metadata"]["name"]]
 
     def _tell(self, route: Json) -> None:
         """Writes what the gateway says of a route into its status, which is another version of the object."""
