@@ -149,6 +149,14 @@ def test_a_cross_layer_is_that_of_the_paper():
     assert answer.numpy() == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-4)
 
 
+def test_no_weights_of_a_transformer_begin_with_the_same_numbers():
+    features = [TransformedFeature(name, "bag", 14, 5, name) for name in ("note", "title")]
+    model = ARCHITECTURES["ft_transformer"](context(features=[*FEATURES[:2], *features], model="ft_transformer"))
+    drawn = [np.array(weight).ravel()[:64] for weight in model.weights]
+    drawn = [values for values in drawn if len(np.unique(values)) > 1]  # not those that begin at 0 or 1
+    assert len({tuple(values) for values in drawn}) == len(drawn)
+
+
 def test_a_transformers_answer_depends_on_every_feature_and_each_has_a_token():
     told = context(model="ft_transformer", transformer_blocks=2)
     model = ARCHITECTURES["ft_transformer"](told)

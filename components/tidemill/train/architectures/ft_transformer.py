@@ -49,7 +49,7 @@ def ft_transformer(context: TrainContext) -> keras.Model:
 
 def _tokens(context: TrainContext, inputs: Inputs, width: int) -> list[keras.KerasTensor]:
     """Returns the features' embeddings, each [batch, features, width]."""
-    bound, penalty = keras.initializers.RandomUniform(-1 / math.sqrt(width), 1 / math.sqrt(width)), context.training.l2
+    penalty = context.training.l2
     sizes: dict[int, list[TransformedFeature]] = {}
     for feature in of_kind(context, "dense"):
         sizes.setdefault(feature.size, []).append(feature)
@@ -58,19 +58,30 @@ def _tokens(context: TrainContext, inputs: Inputs, width: int) -> list[keras.Ker
         stacked = ops.stack([ops.reshape(inputs[f.name], (-1, size)) for f in group], axis=1)
         # b: row, f: feature, s: column of the feature, w: column of the token
         to_tokens = layers.EinsumDense(
-            "bfs,fsw->bfw", (len(group), width), None, None, bound, kernel_regularizer=l2(context), name=f"dense_{size}"
+            "bfs,fsw->bfw",
+            (len(group), width),
+            None,
+            None,
+            _uniform(width),
+            kernel_regularizer=l2(context),
+            name=f"dense_{size}",
         )
         found.append(to_tokens(stacked))
     if ids := of_kind(context, "ids"):
-        table = JointEmbedding(ids, width, penalty, bound, "embeddings")
+        table = JointEmbedding(ids, width, penalty, _uniform(width), "embeddings")
         found.append(ops.reshape(table([inputs[f.name] for f in ids]), (-1, len(ids), width)))
     for i, feature in enumerate(of_kind(context, "bag")):
-        bag = BagEmbedding(feature, width, penalty, bound, True, f"bag_embedding_{i}")
+        bag = BagEmbedding(feature, width, penalty, _uniform(width), True, f"bag_embedding_{i}")
         found.append(ops.expand_dims(bag(inputs[feature.name]), 1))
     for i, column in enumerate(tower_columns(context, inputs)):
         token = layers.Dense(width, kernel_regularizer=l2(context), name=f"tower_token_{i}")(column)
         found.append(ops.expand_dims(token, 1))
     return found
+
+
+def _uniform(width: int) -> keras.initializers.Initializer:
+    """Returns what one weight begins with; an initializer that several had would give all of them the same numbers."""
+    return keras.initializers.RandomUniform(-1 / math.sqrt(width), 1 / math.sqrt(width))
 
 
 class Tokens(layers.Layer):
@@ -80,11 +91,9 @@ class Tokens(layers.Layer):
     """
 
     def build(self, shapes: Sequence[tuple[int | None, ...]]) -> None:
-        width, features = shapes[0][-1], sum(shape[1] or 0 for shape in shapes)
-        bound = 1 / math.sqrt(width or 1)
-        uniform = keras.initializers.RandomUniform(-bound, bound)
-        self.token = self.add_weight(shape=(1, 1, width), initializer=uniform, name="token")
-        self.bias = self.add_weight(shape=(1, features, width), initializer=uniform, name="bias")
+        width, features = shapes[0][-1] or 1, sum(shape[1] or 0 for shape in shapes)
+        self.token = self.add_weight(shape=(1, 1, width), initializer=_uniform(width), name="token")
+        self.bias = self.add_weight(shape=(1, features, width), initializer=_uniform(width), name="bias")
 
     def call(self, embeddings: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
         features = ops.concatenate(embeddings, axis=1) + self.bias
