@@ -35,9 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UsageError as error:  # so nobody knows which worker's record this would belong in
         print(f"UsageError: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    heart = Heart(worker)
+    heart, record = Heart(worker), given.shared / RECORDS / f"worker-{worker}.json"
+    record.unlink(missing_ok=True)  # of an earlier start: it must not pass for this one's, should that be killed
     with (
-        Stage("train", given.shared / RECORDS / f"worker-{worker}.json") as stage,
+        Stage("train", record) as stage,
         listening() as notice,
         heart.beating(given.shared),
     ):

@@ -48,6 +48,25 @@ def test_a_worker_whose_launcher_is_gone_does_not_begin(make_inputs):
     assert not shared.exists()
 
 
+def test_what_an_earlier_start_recorded_is_forgotten(monkeypatch, tmp_path):
+    """A worker that is killed then leaves no record, rather than one that says something else."""
+    (tmp_path / "shared" / "records").mkdir(parents=True)
+    for number in (0, 1):
+        (tmp_path / "shared" / "records" / f"worker-{number}.json").write_text("{}")
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_):
+        raise Killed
+
+    monkeypatch.setattr(worker, "Stage", die)
+    names = ("bundle", "transformed", "transform-graph", "model", "history", "shared")
+    with pytest.raises(Killed):
+        worker.main([text for name in names for text in (f"--{name}", str(tmp_path / name))])
+    assert [path.name for path in (tmp_path / "shared" / "records").iterdir()] == ["worker-1.json"]
+
+
 def test_a_place_that_does_not_exist_is_refused(monkeypatch, capsys, tmp_path):
     cluster = {"chief": ["127.0.0.1:1"], "worker": ["127.0.0.1:2"]}
     monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 1}}))
