@@ -208,7 +208,9 @@ class Problem(Strict):
         for i, limit in enumerate(self.gates.quality):
             faults += [f"gates.quality.{i}: {fault}" for fault in self._undecidable(limit)]
         if self.compression is not None:
-            faults += self.compression.faults(self.task, self.sensitive, self.training.resample is not None)
+            searched = self.tuning is not None and "resample" in self.tuning.space
+            resampled = searched or self.training.resample is not None
+            faults += self.compression.faults(self.task, self.sensitive, resampled)
         return faults
 
     def _tuning_faults(self) -> list[str]:

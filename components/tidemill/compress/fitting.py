@@ -51,7 +51,7 @@ class Course:
         Args:
             features: those that the model may take; all by default.
         """
-        label, size = self._label, self.training.batch_size
+        label, size = self._label, self.training.per_replica_batch_size or self.training.batch_size
         steps = math.ceil(label.rows / size)
         return TrainContext(
             task=self.described.task,

@@ -21,6 +21,7 @@ from tidemill.compress.measures import Size, weights_content
 from tidemill.compress.networks import LiteRTNetwork, Network, OnnxNetwork, SavedNetwork
 from tidemill.compress.pruning import Pruner, Schedule
 from tidemill.compression import Distilled, LiteRT, Pruned, Variant
+from tidemill.errors import ProblemError
 from tidemill.evaluate.evaluation import Inputs
 from tidemill.network import read_weights
 from tidemill.train.architectures import ARCHITECTURES
@@ -79,6 +80,7 @@ class Workshop:
 
         Raises:
             UserCodeError: if the format lacks an operation of the network.
+            ProblemError: if it is to be pruned, and was trained on some of the rows.
             DataError: if there are too few rows to calibrate on.
         """
         if isinstance(variant, LiteRT):
@@ -92,7 +94,12 @@ class Workshop:
         return self._file(directory / "model.onnx", content, OnnxNetwork(content, self.original.inputs))
 
     def _pruned(self, name: str, variant: Pruned, directory: Path) -> Made:
-        rate = variant.learning_rate or self.bundle.problem.training.learning_rate / 10
+        training = self.bundle.problem.training
+        if training.resample is not None:
+            raise ProblemError(
+                f"compression.variants.{name}", "pruned needs a training on all rows", "training.resample"
+            )
+        rate = variant.learning_rate or training.learning_rate / 10
         changes = {"early_stopping_patience": variant.epochs, "learning_rate": rate}
         course = self._course(name, variant, self.transformed, self._described, changes)
         context = course.context()

@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 
 from tidemill.compress import litert, onnx_file
+from tidemill.compress.fitting import Course
 from tidemill.compress.networks import SavedNetwork
 from tidemill.compress.run import run
 from tidemill.compress.samples import training_rows
 from tidemill.compression import LiteRT, Onnx
-from tidemill.errors import DataError, TidemillError, UserCodeError
+from tidemill.errors import DataError, ProblemError, TidemillError, UserCodeError
+from tidemill.hyperparameters import write_hyperparameters
+from tidemill.training import Training
+from tidemill.transform.features import TransformedFeatures
 
 STRINGS = """
 import keras
@@ -78,6 +82,20 @@ def test_a_model_that_is_built_otherwise_each_time_cannot_be_pruned(project_of, 
     project = project_of(model=FICKLE)
     with pytest.raises(UserCodeError, match="must build the same network whenever it is called"):
         run(**project.arguments(tmp_path, {"variants": {"sparse": {"kind": "pruned"}}}))
+
+
+def test_a_network_whose_tuning_left_out_rows_cannot_be_pruned(project, tmp_path):
+    """What problem.yaml alone can't tell where the search space is code."""
+    write_hyperparameters(tmp_path / "found", {"resample": 0.49})
+    arguments = project.arguments(tmp_path, {"variants": {"sparse": {"kind": "pruned"}}})
+    with pytest.raises(ProblemError, match=r"variants\.sparse: pruned needs a training on all rows"):
+        run(**arguments, hyperparameters=tmp_path / "found")
+
+
+def test_variants_are_trained_with_the_batch_of_one_replica_where_that_is_what_is_given(project, tmp_path):
+    training = Training(per_replica_batch_size=96)
+    described = TransformedFeatures.read(project.transform_graph)
+    assert Course(project.transformed, described, training, tmp_path, {}).context().batch_size == 96
 
 
 def test_a_network_that_answers_otherwise_than_the_server_is_refused(project, original, monkeypatch):

@@ -106,6 +106,11 @@ def test_all_faults_are_told_at_once() -> None:
             {"training": {"resample": 0.5}},
             "pruned trains on all rows, which training.resample leaves out",
         ),
+        (
+            {"variants": {"thin": {"kind": "pruned"}}},
+            {"tuning": {"space": {"resample": {"choices": [None, 0.5]}}}},
+            "pruned trains on all rows, which training.resample leaves out",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused(compression: Any, changes: dict[str, Any], fault: str) -> None:
