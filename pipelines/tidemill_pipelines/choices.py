@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tidemill.compression import ORIGINAL
-from tidemill.problem import Problem
-from tidemill.tuning import Tuning
+if TYPE_CHECKING:  # which would bring pydantic into every start of the command
+    from tidemill.problem import Problem
+    from tidemill.tuning import Tuning
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Choices:
 
     @classmethod
     def of(cls, problem: Problem) -> Choices:
+        from tidemill.compression import ORIGINAL
+
         compression = problem.compression
         return cls(
             from_champion=problem.training.start_from == "champion",

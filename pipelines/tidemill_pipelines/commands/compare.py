@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.text import Text
 
-from tidemill.report.documents import Estimate
-from tidemill_pipelines.comparison import Comparison, Row, compare
 from tidemill_pipelines.console import DEFAULT_RUNS_DIR, Json, RunsDir, duration, out, print_json, print_table
 from tidemill_pipelines.targets.local.layout import Layout
+
+if TYPE_CHECKING:
+    from tidemill_pipelines.comparison import Comparison, Row
 
 _ALWAYS: Final = ("verdict", "started")
 _MARKS: Final = {
@@ -36,6 +37,8 @@ def compare_runs(first: Run, second: Run, runs_dir: RunsDir = DEFAULT_RUNS_DIR, 
 
         tidemill runs compare lending-20260101-120000-ab12 latest --json | jq .settings
     """
+    from tidemill_pipelines.comparison import compare
+
     layout = Layout(runs_dir)
     found = compare(_directory(layout, first), _directory(layout, second))
     if json_output:
@@ -61,7 +64,7 @@ def _show(found: Comparison) -> None:
     if found.checks:
         _table(found, "check", found.checks)
     _table(found, "efficiency", found.efficiency)
-    _table(found, "stage", [Row(r.name, _took(r.first), _took(r.second)) for r in found.stages])
+    _table(found, "stage", [dataclasses.replace(r, first=_took(r.first), second=_took(r.second)) for r in found.stages])
 
 
 def _table(found: Comparison, what: str, rows: Sequence[Row], empty: str = "") -> None:
@@ -81,6 +84,8 @@ def _cells(row: Row, judged: bool) -> list[str | Text]:
 
 
 def _text(value: Any) -> str:
+    from tidemill.report.documents import Estimate
+
     if value is None:
         return "–"
     if isinstance(value, Estimate):
@@ -94,6 +99,8 @@ def _text(value: Any) -> str:
 
 
 def _change(first: Any, second: Any) -> str:
+    from tidemill.report.documents import Estimate
+
     if isinstance(first, Estimate) and isinstance(second, Estimate):
         first, second = first.value, second.value
         return "" if first is None or second is None else f"{second - first:+.4g}"
@@ -108,6 +115,8 @@ def _took(seconds: float | None) -> str:
 
 def _plain(value: Any) -> Any:
     """Returns a comparison in which estimates are mappings."""
+    from tidemill.report.documents import Estimate
+
     if isinstance(value, Estimate):
         return value.model_dump(include={"value", "low", "high"})
     if isinstance(value, dict):

@@ -13,7 +13,6 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from tidemill.costs import load_prices
 from tidemill.decisions import Decision, read_decision
 from tidemill.errors import UsageError
 from tidemill.runs import EXIT_CODES, RunRecord, TaskRecord, output, read_tasks
@@ -77,6 +76,7 @@ def run(
 
         tidemill run my-problem --source loans.csv --resume lending-20260101-120000-ab12
     """
+    from tidemill.costs import load_prices
     from tidemill_pipelines.targets.local.runner import Observer, Request
     from tidemill_pipelines.targets.local.runner import run as run_locally
 
