@@ -97,8 +97,9 @@ def test_its_figures_of_training_are_the_codes() -> None:
     text, patience = " ".join(PAGE.read_text().split()), Patience()
     runtime = yaml.safe_load((ROOT / "manifests" / "base" / "training" / "runtime" / "runtime.yaml").read_text())
     assert runtime["spec"]["template"]["spec"]["failurePolicy"]["maxRestarts"] == 3
-    assert "likewise, three times: `failurePolicy.maxRestarts`" in text
+    assert "likewise, but three times: `failurePolicy.maxRestarts`" in text
     assert f"`training.max_restarts` ({KubernetesTraining().max_restarts}) times" in text
+    assert f"after {patience.vain} restarts in a row without a higher step" in text
     assert patience.outage_s == 3600
     assert "asks again for an hour" in text
     assert f"/{INPUTS}`)" in text

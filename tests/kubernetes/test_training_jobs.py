@@ -107,6 +107,13 @@ def test_nodes_that_start_again_are_not_running(cluster: ClusterFake, jobs: Trai
     assert [s.state for s in seen(cluster, jobs, RUNNING, STARTING, RUNNING)] == ["running", "pending", "running"]
 
 
+def test_how_often_the_nodes_were_started_again_is_known(cluster: ClusterFake, jobs: TrainJobs) -> None:
+    seen(cluster, jobs, RUNNING)
+    assert jobs.status(NAME).restarts == 0
+    cluster.node(cluster.objects["tidemill", "trainjobs", NAME], 0, 7, "Running")
+    assert jobs.status(NAME) == JobStatus("running", restarts=7)
+
+
 def test_a_job_that_is_gone_was_cancelled(cluster: ClusterFake, jobs: TrainJobs) -> None:
     assert jobs.status(NAME).state == "cancelled"
 

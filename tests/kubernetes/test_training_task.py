@@ -231,6 +231,16 @@ def test_nodes_that_die_again_and_again_fail_the_task_for_a_retry(task: Task) ->
     assert "preempted" in task.record["error"]["message"] or "ReachedMaxRestarts" in task.record["error"]["message"]
 
 
+def test_nodes_that_are_started_again_and_get_no_further_fail_the_task(task: Task, nodes: Nodes) -> None:
+    """Exit code 5 counts against no limit of the runtime's: on spot nodes it comes of a node that was taken away."""
+    task.act(steps=8, fail={"worker": 1, "step": 2, "times": 99, "kind": "platform"})
+    task.start()
+    assert task.end() == 5, task.told
+    assert "restarts in a row, none beyond step" in task.record["error"]["message"]
+    assert nodes.attempt > 3, "more than maxRestarts"
+    assert f"delete trainjobs {NAME}" in task.cluster.did
+
+
 def test_a_cancelled_run_takes_its_job_along(task: Task) -> None:
     """By then nobody may read what the task prints: KFP's launcher, at the other end, ends with the same signal."""
     reading, writing = os.pipe()

@@ -209,11 +209,20 @@ def answer(runtime: dict[str, Any], code: int, taken: bool = False) -> str:
 def test_nodes_start_again_unless_it_is_the_users_fault(rendered: dict[str, Documents], overlay: str) -> None:
     for runtime in (d for d in rendered[overlay] if d["kind"] == "TrainingRuntime"):
         assert answer(runtime, UserError.exit_code) == "FailJobSet"
-        assert answer(runtime, PlatformError.exit_code) == "RestartJobSet"
+        assert answer(runtime, PlatformError.exit_code) == "RestartJobSetAndIgnoreMaxRestarts"
+        assert answer(runtime, 1) == "RestartJobSet", "counts: a defect"
         assert answer(runtime, 137) == "RestartJobSet"
-        assert answer(runtime, PlatformError.exit_code, taken=True) == "RestartJobSetAndIgnoreMaxRestarts"
+        assert answer(runtime, 137, taken=True) == "RestartJobSetAndIgnoreMaxRestarts"
         spec = runtime["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]
         assert spec["template"]["spec"]["restartPolicy"] == "Never", "Kubernetes wants that of a podFailurePolicy"
+
+
+@pytest.mark.parametrize("overlay", KINDS)
+def test_jobsets_webhook_takes_the_rules_names(rendered: dict[str, Documents], overlay: str) -> None:
+    """It refuses others, and with them every JobSet that Trainer makes of the runtime; the CRD only describes them."""
+    for runtime in (d for d in rendered[overlay] if d["kind"] == "TrainingRuntime"):
+        for rule in runtime["spec"]["template"]["spec"]["failurePolicy"]["rules"]:
+            assert re.fullmatch(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", rule["name"]), rule["name"]
 
 
 def test_the_example_is_made_as_the_step_makes_jobs(rendered: dict[str, Documents]) -> None:

@@ -55,10 +55,12 @@ class JobStatus:
 
     Attributes:
         detail: the backend's own words on why it waits or failed.
+        restarts: times that the backend has started all workers of a job that hasn't ended again, as far as is known.
     """
 
     state: JobState
     detail: str | None = None
+    restarts: int = 0
 
 
 class Launcher(Protocol):

@@ -47,6 +47,8 @@ class Patience:
         outage_s: seconds that it may fail to say how the job is.
         hang_s: seconds that a worker of a running job may get nothing done; None for ever.
         restarts: jobs that may follow the first one, each starting from the newest checkpoint.
+        vain: times in a row that the backend may start all workers of a job again without their getting any further;
+            so often as that they may be preempted, and a worker that can't go on is not started again for ever.
     """
 
     poll_s: float = 5.0
@@ -54,6 +56,7 @@ class Patience:
     outage_s: float = 3600.0
     hang_s: float | None = None
     restarts: int = 0
+    vain: int = 5
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,39 @@ class Memo:
 
     def write(self, shared: Path) -> None:
         write_json(shared / MEMO, asdict(self))
+
+
+@dataclass
+class _Progress:
+    """How far the workers of a job come between the times that the backend starts all of them again.
+
+    Attributes:
+        step: the highest that a heartbeat told of.
+        vain: restarts in a row without a higher step.
+        fault: what the workers recorded that is the user's, so that no restart helps. Of workers that end together,
+            Kubernetes heeds the one it learns of first, whose exit code may be that of a mere consequence.
+    """
+
+    job: TrainingJob
+    step: int = 0
+    vain: int = 0
+    fault: TidemillError | None = None
+    _restarts: int | None = None
+    _before: int = 0
+
+    def look(self, restarts: int) -> bool:
+        """Reads heartbeats and records; returns whether the workers were started again since the last look."""
+        beats = (heartbeats.Heartbeat.read(self.job.shared, worker) for worker in range(self.job.workers))
+        self.step = max(self.step, *(beat.step for beat in beats if beat is not None), 0)
+        recorded = blamed(self.job.shared)
+        self.fault = recorded if isinstance(recorded, UserError) else self.fault
+        known = restarts if self._restarts is None else self._restarts
+        self._restarts = max(known, restarts)  # its pods tell of it, and for a moment there may be none
+        if restarts <= known:
+            return False
+        self.vain = 0 if self.step > self._before else self.vain + restarts - known
+        self._before = self.step
+        return True
 
 
 class _Told(BaseException):
@@ -222,17 +258,21 @@ class Watch:
 
     def _followed(self, id: str) -> TidemillError | None:
         """Follows a job to its end, telling what it prints and why it waits; returns its failure."""
-        last, idle = JobStatus("pending"), 0
+        last, idle, progress = JobStatus("pending"), 0, _Progress(self._job)
         beats: heartbeats.Watch | None = None
         while True:
             status = self._patiently(self._patience.outage_s, lambda: self._launcher.status(id))
             lines = 0 if status.state == "pending" else self._tell_logs(id)
-            if status != last:
+            if (status.state, status.detail) != (last.state, last.detail):
                 self._say(f"job {id}: {status.state}{f': {status.detail}' if status.detail else ''}")
             if status.state == "succeeded":
                 return None
             if status.state in ENDED:
                 return self._failure(id, status)
+            if progress.look(status.restarts) and (failure := self._in_vain(id, progress)) is not None:
+                self._say(f"{failure}\ncancelling job {id}")
+                self._end(id)
+                return failure
             # A job that waits for machines, again perhaps, gets nothing done and hasn't hung.
             beats = (beats or self._beats()) if status.state == "running" else None
             if beats is not None and (hung := self._hung(beats)) is not None:
@@ -252,6 +292,19 @@ class Watch:
         except PlatformError as error:  # what the workers print is of use, but the job goes on without it
             self._say(f"no logs for now: {error}")
         return count
+
+    def _in_vain(self, id: str, progress: _Progress) -> TidemillError | None:
+        """Returns why workers that the backend has started again should not have been."""
+        if progress.fault is not None:
+            return progress.fault
+        self._say(f"job {id}: its workers were started again after step {progress.step}")
+        if progress.vain < self._patience.vain:
+            return None
+        recorded = blamed(self._job.shared)
+        got = f"{progress.vain} restarts in a row, none beyond step {progress.step}"
+        cause = f"{got}; {recorded.where}: {recorded.expected}" if recorded is not None else got
+        remedy = "the workers' last lines say why they ended"
+        return PlatformError(f"job {id}", "must get further between the restarts of its workers", cause, remedy)
 
     def _beats(self) -> heartbeats.Watch | None:
         limit = self._patience.hang_s

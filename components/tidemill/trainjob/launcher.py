@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from tidemill.trainjob.manifest import NODE, TRAINJOBS, manifest
 from tidemill.trainjob.settings import TrainJobSettings
 
 _JOBSET: Final = "jobset.sigs.k8s.io/jobset-name"
+_ATTEMPT: Final = "jobset.sigs.k8s.io/restart-attempt"
 _INDEX: Final = "batch.kubernetes.io/job-completion-index"
 _ENDS: Final[Mapping[str, JobState]] = {"Complete": "succeeded", "Failed": "failed"}
 
@@ -104,9 +105,11 @@ class TrainJobs:
             return JobStatus("pending", self._why_queued(id))
         jobs = job.get("status", {}).get("jobsStatus", ())
         nodes: Mapping[str, Any] = next((s for s in jobs if s["name"] == NODE), {})
+        pods = self._pods(id)
+        restarts = max((int(pod["metadata"].get("labels", {}).get(_ATTEMPT, 0)) for pod in pods), default=0)
         if nodes.get("ready") or nodes.get("succeeded"):
-            return JobStatus("running")
-        return JobStatus("pending", self._why_waiting(id))
+            return JobStatus("running", restarts=restarts)
+        return JobStatus("pending", _why_waiting(pods), restarts)
 
     def logs(self, id: str) -> Iterator[str]:
         """Yields what the nodes printed since the last call. A node that was started again is another pod."""
@@ -143,9 +146,10 @@ class TrainJobs:
         words = f": {warned[-1].get('message', '')}" if warned else ""
         return f"waits for a place in queue {self._settings.queue}{words}" if self._settings.queue else "is suspended"
 
-    def _why_waiting(self, id: str) -> str:
-        reasons = [f"{name_of(_index(pod))}: {why}" for pod in self._pods(id) if (why := _held_up(pod))]
-        return "; ".join(reasons) or "its nodes start"
+
+def _why_waiting(pods: Sequence[Mapping[str, Any]]) -> str:
+    reasons = [f"{name_of(_index(pod))}: {why}" for pod in pods if (why := _held_up(pod))]
+    return "; ".join(reasons) or "its nodes start"
 
 
 def _conditions(job: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:

@@ -61,6 +61,8 @@ def _fail(shared: Path, how: Any, worker: int, step: int) -> None:
         (shared / f"failed-{times}").touch()
         if how["kind"] == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if how["kind"] == "platform":
+            raise PlatformError("checkpoints", "must be writable", "no space left on device")
         raise DataError("eval split", "has no rows", remedy="give more data")
 
 

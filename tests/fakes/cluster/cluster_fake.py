@@ -237,6 +237,7 @@ class ClusterFake:
         if name not in self.logs:
             labels = {
                 "jobset.sigs.k8s.io/jobset-name": job["metadata"]["name"],
+                "jobset.sigs.k8s.io/restart-attempt": str(attempt),
                 "batch.kubernetes.io/job-completion-index": str(number),
             }
             self.pod(name, phase, labels)

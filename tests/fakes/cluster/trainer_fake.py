@@ -131,7 +131,7 @@ class Nodes:
     Args:
         logs: directory for what they print.
         python: interpreter in place of the image's ``python3``.
-        max_restarts: as in the runtime.
+        max_restarts: as in the runtime; those for exit code 5 don't count there.
         environment: of the processes, beside what Trainer and TF_CONFIG give them.
     """
 
@@ -168,11 +168,11 @@ class Nodes:
         if not failed:
             return Look(ready=None not in codes or codes.count(None) == len(codes))
         self.end()
-        if 4 in failed or self._left == 0:
+        if 4 in failed or (self._left == 0 and 5 not in failed):
             told = "FailJobSetAction" if 4 in failed else "ReachedMaxRestarts"
             self._ended = Look("Failed", told, "jobset failed due to one or more job failures")
             return self._ended
-        self._left -= 1
+        self._left -= 5 not in failed
         self.processes = []
         return Look()
 

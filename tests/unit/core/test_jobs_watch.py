@@ -263,6 +263,50 @@ def test_a_worker_that_hangs_is_named_and_the_job_started_again(job: TrainingJob
     assert backend.jobs == [job.name, f"{job.name}-2"]
 
 
+def steps_and_restarts(job: TrainingJob, *looks: tuple[int, int]) -> Backend:
+    """Returns a backend at whose looks a worker has come to a step, and all were started again so often."""
+    backend = Backend(*[JobStatus("running", restarts=restarts) for _, restarts in looks], SUCCEEDED)
+    steps = iter([step for step, _ in looks])
+
+    def work() -> None:
+        (job.shared / "heartbeats").mkdir(exist_ok=True)
+        Heartbeat(1, step=next(steps, 0)).write(job.shared)
+
+    backend.on_look = work
+    return backend
+
+
+def test_workers_may_be_preempted_for_ever_if_they_get_on(job: TrainingJob) -> None:
+    backend = steps_and_restarts(job, *[(10 * n, n) for n in range(1, 20)])
+    Watch(backend, job, AT_ONCE).run()
+    assert backend.cancelled == []
+
+
+def test_workers_that_get_no_further_are_started_again_five_times(job: TrainingJob) -> None:
+    """The step that they go on from is below the one that they came to, and no progress."""
+    backend = steps_and_restarts(job, (40, 0), (40, 1), (30, 1), (40, 2), (35, 3), (40, 4), (40, 5), (30, 6), (30, 7))
+    backend.on_submit = lambda: record(job.shared, 1, PlatformError("disk", "must have room"))
+    with pytest.raises(PlatformError, match="5 restarts in a row, none beyond step 40; worker-1: disk: must have room"):
+        Watch(backend, job, AT_ONCE).run()
+    assert backend.cancelled == [f"id-of-{job.name}"]
+    assert len(backend.script) == 2, "at the sixth restart, for before the first they had come to step 40"
+
+
+def test_a_higher_step_makes_up_for_restarts_without(job: TrainingJob) -> None:
+    backend = steps_and_restarts(job, (40, 0), (40, 5), (41, 5), (41, 6), (41, 10), (0, 0), (42, 11))
+    Watch(backend, job, AT_ONCE).run()
+    assert backend.cancelled == []
+
+
+def test_a_restart_that_the_users_fault_makes_useless_ends_the_job(job: TrainingJob) -> None:
+    """Kubernetes may learn of another worker's end first, which only followed from it."""
+    backend = steps_and_restarts(job, (40, 0), (40, 1), (40, 2))
+    backend.on_submit = lambda: record(job.shared, 1, DataError("eval", "is empty"))
+    with pytest.raises(DataError, match="worker-1: eval: is empty"):
+        Watch(backend, job, AT_ONCE).run()
+    assert backend.cancelled == [f"id-of-{job.name}"]
+
+
 def test_a_job_that_waits_for_machines_does_not_hang(job: TrainingJob) -> None:
     backend = Backend(*[JobStatus("pending", "waits for quota")] * 30, SUCCEEDED)
     Watch(backend, job, Patience(poll_s=0.005, hang_s=0.05)).run()
