@@ -165,6 +165,19 @@ def test_a_node_that_has_not_started_has_no_log_yet(cluster: ClusterFake, jobs: 
     assert list(jobs.logs(NAME)) == []
 
 
+def test_without_the_right_to_logs_it_is_told_once_how_to_see_them(cluster: ClusterFake, jobs: TrainJobs) -> None:
+    right = ("get", "pods/log")
+    cluster.forbidden.add(right)
+    cluster.plays[NAME] = Script(Look(ready=True, prints={0: ["step 1"], 1: []}), RUNNING)
+    jobs.status(jobs.submit(job()))
+    why, how = "\n".join(jobs.logs(NAME)).split("\n  see them with: ")
+    assert "grant `get pods/log` in namespace tidemill" in why
+    assert how == f"kubectl logs -n tidemill -l jobset.sigs.k8s.io/jobset-name={NAME} -c node --prefix --tail=-1"
+    assert list(jobs.logs(NAME)) == []
+    cluster.forbidden.remove(right)
+    assert list(jobs.logs(NAME)) == ["chief: step 1"], "from when the right is granted"
+
+
 def refusals() -> dict[str, tuple[Callable[[ClusterFake], Any], type[TidemillError], str]]:
     """What goes wrong, and what is said of it."""
     return {

@@ -61,6 +61,7 @@ class TrainJobs:
     def __init__(self, cluster: Cluster, settings: TrainJobSettings, owner: Mapping[str, Any] | None = None) -> None:
         self._cluster, self._settings, self._owner = cluster, settings, owner
         self._readings: dict[str, _Reading] = {}
+        self._refused: set[str] = set()
 
     def submit(self, job: TrainingJob) -> str:
         """Makes the TrainJob, or finds it.
@@ -112,7 +113,10 @@ class TrainJobs:
         return JobStatus("pending", _why_waiting(pods), restarts)
 
     def logs(self, id: str) -> Iterator[str]:
-        """Yields what the nodes printed since the last call. A node that was started again is another pod."""
+        """Yields what the nodes printed since the last call. A node that was started again is another pod.
+
+        Where whoever asks may not read them, it yields once how to see them, and nothing more until they can be read.
+        """
         for pod in self._pods(id):
             if pod["status"].get("phase") in ("Pending", "Unknown"):
                 continue
@@ -122,6 +126,12 @@ class TrainJobs:
                 text = self._cluster.log(name, NODE, stamped=True, since=reading.since)
             except UsageError:  # 400: its container is only about to start
                 continue
+            except Forbidden as error:
+                if id not in self._refused:
+                    self._refused.add(id)
+                    yield f"the logs of this job can't be read here: {error}"
+                    yield f"  see them with: {self._shown(id)}"
+                return
             yield from (f"{name_of(_index(pod))}: {line}" for line in reading.new(text or ""))
 
     def cancel(self, id: str) -> None:
@@ -130,6 +140,9 @@ class TrainJobs:
 
     def place(self, id: str) -> str:
         return f"kubectl describe trainjob -n {self._cluster.namespace} {id}"
+
+    def _shown(self, id: str) -> str:
+        return f"kubectl logs -n {self._cluster.namespace} -l {_JOBSET}={id} -c {NODE} --prefix --tail=-1"
 
     def _pods(self, id: str) -> list[dict[str, Any]]:
         """Returns the TrainJob's pods in the order of their nodes, the oldest of a node first."""
