@@ -122,7 +122,7 @@ def half(sample: Sample) -> Subject:
 
 
 def by_job(
-    stage: Mapping[str, Any] = SMALL, timeout: int = 90_000, tried_once: bool = False, kind: str = K, **training: Any
+    stage: Mapping[str, Any] = SMALL, timeout: int = 180_000, tried_once: bool = False, kind: str = K, **training: Any
 ) -> Break:
     """Trains on machines of its own, which the task watches.
 
@@ -364,6 +364,8 @@ CASES = [
     ),
     Case("training-task-size", K, by_job(stage={"cpu": 8, "memory": "32Gi"}), "train", "2Gi", NEEDS),
     Case("training-deadline", K, by_job(timeout=600), "train", "timeout_s", NEEDS),
+    Case("training-deadline", K, by_job(timeout=172_799), "train", "172800 or more", NEEDS),
+    Case("training-deadline", K, by_job(timeout=2999, deadline_s=1000, max_restarts=2), "train", "3000 or", NEEDS),
     Case("training-spot", K, by_job(tried_once=True, spot=True, max_restarts=0), "train", "max_restarts", NEEDS),
     Case("training-resource", K, by_job(accelerator={"type": "NVIDIA_L4"}), "train", "nvidia.com/gpu", NEEDS),
     Case("training-tpu-topology", K, by_job(accelerator={"type": "google.com/tpu", "count": 8}), "train", "2x4", NEEDS),

@@ -42,16 +42,18 @@ def training_task_size(subject: Subject) -> Iterator[Told]:
 @check(
     "training-deadline",
     "warning",
-    "The task's time ends before the TrainJob's: the job goes on, and nobody fetches its model.",
+    "The task's time ends before that of its TrainJobs, `max_restarts` included: one goes on, its model unfetched.",
     ["kubernetes"],
 )
 def training_deadline(subject: Subject) -> Iterator[Told]:
     training = _on_kubernetes(subject)
     for task in _watching(subject) if training else ():
         limit = int(task.platform.get("activeDeadlineSeconds", 0))
-        if training and limit and limit < training.deadline_s:
-            cure = f"let `stages.train.timeout_s` be {training.deadline_s} or more, or `training.deadline_s` less"
-            yield Told(task.name, f"ends after {limit} s, its TrainJob after {training.deadline_s} s", cure)
+        jobs = 1 + training.max_restarts if training else 0
+        whole = jobs * training.deadline_s if training else 0
+        if limit and limit < whole:
+            cure = f"let `stages.train.timeout_s` be {whole} or more, or `training.deadline_s` or `max_restarts` less"
+            yield Told(task.name, f"ends after {limit} s, its TrainJobs ({jobs}) after up to {whole} s", cure)
 
 
 @check(
