@@ -18,17 +18,17 @@ PARENT = "projects/example-project/locations/europe-west1"
 RUN = "tidemill-build-7"
 SCRIPT = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from tidemill.jobs.handover import Artefacts
-from tidemill.jobs.watch import Patience
 from tidemill.stage import Stage
 from tidemill.vertex.clients import Clients
 from tidemill.vertex.clients import Patience as Calls
 from tidemill.vertex.job_logs import JobLogs
 from tidemill.vertex.location import Location
-from tidemill.vertex.train import train
+from tidemill.vertex.train import train, waits_for
 
-root, port, logging = sys.argv[1:]
+root, port, logging, hang_s = sys.argv[1:]
 with Stage("train") as stage:
     calls = Calls(call=20, pause=0.02, longest_pause=0.1, unavailable=1.0, operation=20, poll=0.01)
     clients = Clients(Location("example-project", "europe-west1"), calls, f"localhost:{port}")
@@ -43,7 +43,7 @@ with Stage("train") as stage:
         "RUN",
         clients,
         JobLogs(clients.location, logging),
-        Patience(poll_s=0.05, submit_s=1.0, outage_s=5.0, hang_s=60.0),
+        replace(waits_for(float(hang_s), retries=False), poll_s=0.05, submit_s=5.0, outage_s=5.0),
         mount=root,
     )
     print("OUTCOME", outcome)
@@ -57,12 +57,21 @@ class Task:
         self.root, self.fake = root, fake
         self.shared = root / "example-bucket" / "runs" / RUN / "scratch" / "train"
         self.shared.mkdir(parents=True)
+        self.hang_s = 60.0
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with (self.root / "log").open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", SCRIPT, str(self.root), str(self.fake.port), self.fake.logging],
+                [
+                    sys.executable,
+                    "-c",
+                    SCRIPT,
+                    str(self.root),
+                    str(self.fake.port),
+                    self.fake.logging,
+                    str(self.hang_s),
+                ],
                 env={**os.environ, **self.fake.environment},
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -214,12 +223,29 @@ def test_a_worker_that_broke_with_another_is_no_reason_to_end_the_job(task: Task
 
 
 def test_a_job_that_failed_without_a_record_fails_in_vertex_ais_words(task: Task, fake: Any) -> None:
-    fake.set(failing_jobs=["The replica workerpool1-0 ran out of memory."])
+    fake.set(failing_jobs=["The replica workerpool1-0 ran out of memory."] * 2)
     task.start()
     code, told = task.end()
     assert code == 5, told
     assert "JOB_STATE_FAILED: The replica workerpool1-0 ran out of memory." in told
     assert "console.cloud.google.com" in told
+    assert len(fake.requests("CreateCustomJob")) == 2, "one more, from the newest checkpoint"
+
+
+def test_a_job_that_hangs_is_cancelled_and_followed_by_another(task: Task, fake: Any) -> None:
+    fake.set(held=True)
+    task.hang_s = 1.0
+    task.start()
+    task.until("another job follows")
+    task.record(0)
+    fake.set(held=False)
+    code, told = task.end()
+    assert code == 0, told
+    assert "chief got nothing done" in told
+    assert len(fake.requests("CancelCustomJob")) == 1
+    first, second = (request["custom_job"]["display_name"] for request in fake.requests("CreateCustomJob"))
+    assert second == f"{first}-2"
+    assert "'attempts': 2" in told
 
 
 def test_a_preempted_worker_is_no_reason_to_end_the_job(task: Task, fake: Any) -> None:

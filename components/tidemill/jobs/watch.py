@@ -203,6 +203,7 @@ class Watch:
         self._cancelled, self._pause, self._say = cancelled, pause, say
         self._memo = Memo.read(job.shared)
         self._asked = (job.shared / MEMO).is_file()  # by an earlier try, whose answer may be lost
+        self._ended_elsewhere = False  # by somebody who didn't want another one in its place
         self._ear = _Ear()
 
     def run(self) -> Outcome:
@@ -223,12 +224,13 @@ class Watch:
     def _run(self) -> Outcome:
         left = self._patience.restarts + (self._memo.id is not None)
         while True:
+            found = self._memo.id is not None
             id = self._submitted()
             failure = self._followed(id)
             if failure is None:
                 summary = _records(self._job.shared).get(0, {}).get("summary", {})
                 return Outcome(id, self._launcher.place(id), self._memo.attempt, summary)
-            if not failure.retryable or left == 0:
+            if not failure.retryable or left == 0 or (self._ended_elsewhere and not found):
                 raise failure
             left -= 1
             self._say(f"{failure}\nanother job follows, from the newest checkpoint")
@@ -268,6 +270,7 @@ class Watch:
             if status.state == "succeeded":
                 return None
             if status.state in ENDED:
+                self._ended_elsewhere = status.state == "cancelled"
                 return self._failure(id, status)
             if progress.look(status.restarts) and (failure := self._in_vain(id, progress)) is not None:
                 self._say(f"{failure}\ncancelling job {id}")

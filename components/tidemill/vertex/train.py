@@ -21,6 +21,8 @@ from tidemill.vertex.training import TrainingSettings
 _POLL_S: Final = 15.0
 _REPLACEMENT_S: Final = 1800.0
 """How long Vertex AI may take to replace a machine, of which a job's state needn't tell."""
+_RESTARTS: Final = 1
+"""Jobs that may follow one that hung or failed, from the newest checkpoint, without a retry of the task."""
 
 
 def train(
@@ -62,7 +64,17 @@ def train(
         labels={RUN_LABEL: label(run_id)},
     )
     launcher = CustomJobs(asked, parsed, logs, watched=directory, mount=mount)
-    hang_s = training.hang_timeout_s + (_REPLACEMENT_S if parsed.training.retries else 0)
-    waits = patience or Patience(poll_s=_POLL_S, hang_s=hang_s)
+    waits = patience or waits_for(training.hang_timeout_s, parsed.training.retries)
     outcome = Watch(launcher, job, waits, lambda: run_is_over(asked, run_id)).run()
     return {**outcome.summary, "job": outcome.id, "attempts": outcome.attempts, "workers": job.workers}
+
+
+def waits_for(hang_timeout_s: float, retries: bool) -> Patience:
+    """Returns how long to wait for what on Vertex AI.
+
+    Args:
+        hang_timeout_s: that a worker may get nothing done, seconds.
+        retries: whether Vertex AI replaces machines.
+    """
+    hang_s = hang_timeout_s + (_REPLACEMENT_S if retries else 0)
+    return Patience(poll_s=_POLL_S, hang_s=hang_s, restarts=_RESTARTS)

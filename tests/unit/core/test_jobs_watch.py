@@ -211,6 +211,21 @@ def test_jobs_follow_each_other_as_often_as_was_asked(job: TrainingJob) -> None:
     assert backend.jobs == [job.name, f"{job.name}-2", f"{job.name}-3"]
 
 
+def test_a_job_that_somebody_cancelled_is_followed_by_none(job: TrainingJob) -> None:
+    backend = Backend(RUNNING, JobStatus("cancelled"))
+    backend.on_submit = lambda: record(job.shared, 0, PlatformError("train", "was preempted"))
+    with pytest.raises(PlatformError, match="was preempted"):
+        Watch(backend, job, Patience(poll_s=0.001, restarts=2)).run()
+    assert backend.jobs == [job.name]
+
+
+def test_a_retry_makes_another_job_where_somebody_cancelled_the_last(job: TrainingJob) -> None:
+    Memo(1, f"id-of-{job.name}").write(job.shared)
+    backend = Backend(JobStatus("cancelled"), RUNNING, SUCCEEDED)
+    Watch(backend, job, AT_ONCE).run()
+    assert backend.jobs == [f"{job.name}-2"]
+
+
 def test_an_outage_shorter_than_the_patience_loses_nothing(job: TrainingJob) -> None:
     backend = Backend(RUNNING, outage(), outage(), RUNNING, SUCCEEDED)
     backend.refusals = [outage()]
