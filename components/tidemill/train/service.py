@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -31,6 +32,13 @@ def trainers(text: str | None) -> str | None:
 
 
 def publish_curves(history: Path, environment: Mapping[str, str]) -> None:
-    """Copies a history's TensorBoard files to where Vertex AI takes them from; does nothing elsewhere."""
-    if place := environment.get(CURVES_VARIABLE):
+    """Copies a history's TensorBoard files to where Vertex AI takes them from; does nothing elsewhere.
+
+    Says on stderr if they can't be copied: the training is done all the same, and its history has them.
+    """
+    if not (place := environment.get(CURVES_VARIABLE)):
+        return
+    try:
         shutil.copytree(history / _TENSORBOARD, local_path(place), dirs_exist_ok=True, copy_function=shutil.copyfile)
+    except OSError as error:
+        print(f"train: warning: the curves can't be copied to {place}: {error}", file=sys.stderr, flush=True)
