@@ -16,6 +16,7 @@ import io
 import json
 import os
 import re
+import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -141,12 +142,6 @@ class Checkpoints:
                 self._address(), "the checkpoints can't be read", f"{type(error).__name__}: {error}", _REMEDY
             ) from error
 
-    def remove(self) -> None:
-        """Removes them all: the training is over."""
-        self.finish()
-        if self._writes and self._files.exists(self._directory):
-            self._files.rm(self._directory, recursive=True)
-
     def _write(self, step: int, state: str, arrays: Sequence[np.ndarray]) -> None:
         self._files.makedirs(self._directory, exist_ok=True)
         stem = f"checkpoint-{step:010d}"
@@ -209,6 +204,27 @@ def directory_of(uri: str | None, scratch: Path) -> str:
     if uri is None:
         return str(scratch / "train")
     return f"{uri.rstrip('/')}/{hashlib.sha256(str(scratch.absolute()).encode()).hexdigest()[:16]}"
+
+
+def remove_remote(uri: str | None, scratch: Path) -> None:
+    """Removes the checkpoints of a training whose success is told: nobody else would, as they lie outside its scratch.
+
+    Says on stderr if they can't be removed: the training is done all the same.
+
+    Args:
+        uri: see `directory_of`, as for ``scratch``.
+    """
+    if uri is None:
+        return
+    files, directory = _opened(directory_of(uri, scratch))
+    try:
+        files.invalidate_cache()
+        if files.exists(directory):
+            files.rm(directory, recursive=True)
+    except Exception as error:  # noqa: BLE001  # each kind of storage raises its own library's errors
+        address = files.unstrip_protocol(directory)
+        told = f"{address}: the checkpoints can't be removed: {type(error).__name__}: {error}"
+        print(f"train: warning: {told}", file=sys.stderr, flush=True)
 
 
 def newest_step(directory: str | Path) -> int | None:

@@ -16,7 +16,7 @@ from typing import Final
 
 from tidemill.errors import Preempted
 from tidemill.jobs.heartbeats import name_of
-from tidemill.jobs.job import JobStatus, TrainingJob
+from tidemill.jobs.job import TrainingJob
 from tidemill.train.ports import reserved
 
 COMMAND: Final = (sys.executable, "-P", "-m", "tidemill.train.worker")
@@ -137,7 +137,7 @@ def _environment(worker: int, ports: Sequence[int]) -> Mapping[str, str]:
 
 
 class LocalLauncher:
-    """A :class:`tidemill.jobs.job.Launcher`; its jobs end with this process.
+    """Starts workers as processes of this machine, which end with this one.
 
     Args:
         command: what a worker runs, before the job's arguments.
@@ -145,33 +145,10 @@ class LocalLauncher:
 
     def __init__(self, command: Sequence[str] = COMMAND) -> None:
         self._command = tuple(command)
-        self._gangs: dict[str, Gang] = {}
 
-    def submit(self, job: TrainingJob) -> str:
-        if job.name not in self._gangs or self._gangs[job.name].poll():
-            self._gangs[job.name] = Gang(job, self._command)
-        return job.name
-
-    def status(self, id: str) -> JobStatus:
-        gang = self._gangs[id]
-        if not gang.poll():
-            return JobStatus("running")
-        if not any(gang.ended.values()):
-            return JobStatus("succeeded")
-        return JobStatus("cancelled" if gang.cancelled else "failed", describe(gang))
-
-    def logs(self, id: str) -> Iterator[str]:
-        return self._gangs[id].lines()
-
-    def cancel(self, id: str) -> None:
-        self._gangs[id].end(GRACE_S)
-
-    def place(self, id: str) -> str:
-        return f"tail -f {self._gangs[id].job.shared / _LOGS}/*.log"
-
-    def gang(self, id: str) -> Gang:
-        """Returns the processes of a job."""
-        return self._gangs[id]
+    def start(self, job: TrainingJob) -> Gang:
+        """Starts the workers of a job, for one try."""
+        return Gang(job, self._command)
 
 
 def describe(gang: Gang) -> str:

@@ -15,7 +15,7 @@ class Notice:
 
     Outside of :meth:`deferred` the signal raises :class:`Preempted` where the main thread stands. Within, it only
     sets :attr:`asked`: a training looks at that between blocks of steps, agrees with its other workers on the step to
-    stop at, saves, and raises :meth:`preempted` itself.
+    stop at, saves, and raises :meth:`preempted` itself. After :meth:`done` there is nothing left to give up.
 
     Args:
         listens: signals that are taken to it by :meth:`listen`.
@@ -25,6 +25,7 @@ class Notice:
         self._listens = listens
         self._signal: signal.Signals | None = None
         self._deferrals = 0
+        self._done = False
 
     @property
     def asked(self) -> bool:
@@ -40,15 +41,19 @@ class Notice:
         """Leaves it to the block to end when it is asked to.
 
         Raises:
-            Preempted: at the block's end, if it was asked to end and didn't.
+            Preempted: at the block's end, if it was asked to end before it was done and didn't.
         """
         self._deferrals += 1
         try:
             yield
         finally:
             self._deferrals -= 1
-        if self.asked and not self._deferrals:
+        if self.asked and not self._deferrals and not self._done:
             raise self.preempted()
+
+    def done(self) -> None:
+        """Tells that the work is done: a signal that comes now, or that came too late to matter, doesn't undo it."""
+        self._done = True
 
     def preempted(self, step: int | None = None) -> Preempted:
         """Returns the error to end with.
@@ -66,10 +71,10 @@ class Notice:
         """Tells that this process is to end.
 
         Raises:
-            Preempted: outside of :meth:`deferred`.
+            Preempted: outside of :meth:`deferred`, until the work is done.
         """
         self._signal = signal.Signals(number)
-        if not self._deferrals:
+        if not self._deferrals and not self._done:
             raise self.preempted()
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:

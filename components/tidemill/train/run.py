@@ -20,7 +20,7 @@ from tidemill.errors import DataError, ProblemError
 from tidemill.files import digest_tree, replaced_directory, sha256_file
 from tidemill.hyperparameters import tuned
 from tidemill.train.batches import Examples, Packing, summarize_labels
-from tidemill.train.checkpoints import Checkpoints, Progress, directory_of
+from tidemill.train.checkpoints import Checkpoints, Progress, directory_of, remove_remote
 from tidemill.train.coefficients import id_names, write_coefficients
 from tidemill.train.context import LabelSummary, TrainContext
 from tidemill.train.efficiency import Efficiency
@@ -136,7 +136,8 @@ def run(
         transform_graph: tf.Transform's output with features.json.
         model: where the model artefact goes; None exports none.
         history: where the history artefact goes.
-        checkpoints: directory that outlives a killed run.
+        checkpoints: directory that outlives a killed run. Those at ``training.checkpoint_uri`` stay until the caller,
+            who alone knows when the outcome is safe, calls `forget`.
         heart: is told what this process is at.
         notice: whether this process is to end.
         hyperparameters: artefact with values that take the place of the problem's; see `tidemill.hyperparameters`.
@@ -241,10 +242,14 @@ def _run(
                 whole = Examples(transformed, "train", packing, weights, scale)
                 write_coefficients(partial, trained, context, whole, names)
             write_history(partial, _history(opened, context, progress, weights, report))
-    if training.checkpoint_uri and progress.stopped:
-        newest.remove()  # nobody else would: the target removes what lies beside the task's files
     steps.agreed_text("")  # no worker leaves before the chief is done: whoever goes takes the others with it
     return report
+
+
+def forget(bundle: str | Path, checkpoints: str | Path, hyperparameters: str | Path | None = None) -> None:
+    """Removes what :func:`run`, called with these, left at ``training.checkpoint_uri``, once the outcome is safe."""
+    opened = tuned(open_bundle(Path(bundle)), Path(hyperparameters) if hyperparameters else None)
+    remove_remote(opened.problem.training.checkpoint_uri, Path(checkpoints))
 
 
 def class_weights(training: Training, described: TransformedFeatures, label: LabelSummary) -> np.ndarray | None:

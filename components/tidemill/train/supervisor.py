@@ -61,10 +61,10 @@ class Supervisor:
         self._checkpoints, self._hang_timeout_s = checkpoints, hang_timeout_s
 
     def run(self) -> Outcome:
-        """Returns when the training is done.
+        """Returns when the training is done, also if this process was told to end and the workers finished first.
 
         Raises:
-            Preempted: if this process is told to end; the workers have saved and ended.
+            Preempted: if this process is told to end before that; the workers have saved and ended.
             UserError: as the worker raised it.
             PlatformError: if they die time and again without getting on.
         """
@@ -83,6 +83,7 @@ class Supervisor:
                     raise PlatformError(where, f"must get beyond step {step or 0}", got, remedy) from failure
                 restarts.append(f"{failure.where}: {failure.expected}{f' (got {failure.got})' if failure.got else ''}")
                 self._say(f"train: restart {len(restarts)}, from step {step or 0}: {restarts[-1]}")
+            self._notice.done()
         record = json.loads((self._job.shared / RECORDS / "worker-0.json").read_text())
         return Outcome(record["summary"], tuple(restarts))
 
@@ -93,7 +94,7 @@ class Supervisor:
         """Runs the workers once. Returns what ended them too early."""
         shutil.rmtree(self._job.shared / RECORDS, ignore_errors=True)
         forget_heartbeats(self._job.shared, self._job.workers)
-        gang = self._launcher.gang(self._launcher.submit(self._job))
+        gang = self._launcher.start(self._job)
         try:
             hung = self._follow(gang)
         finally:

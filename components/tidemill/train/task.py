@@ -11,7 +11,7 @@ from tidemill.jobs.job import CHECKPOINTS, TrainingJob
 from tidemill.train.checkpoints import directory_of
 from tidemill.train.local_launcher import LocalLauncher
 from tidemill.train.preemption import listening
-from tidemill.train.run import TrainReport, run
+from tidemill.train.run import TrainReport, forget, run
 from tidemill.train.supervisor import Supervisor
 
 
@@ -47,30 +47,36 @@ def train(
         raise UsageError("workers", "must be at least 1", str(workers))
     with listening() as notice:
         if workers == 1:
-            return run(
+            own = scratch  # the checkpoints of several lie there beside their records
+            report: TrainReport | dict[str, Any] = run(
                 bundle,
                 transformed,
                 transform_graph,
                 model,
                 history,
-                scratch,
+                own,
                 notice=notice,
                 hyperparameters=hyperparameters,
                 champion=champion,
             )
-        given = {
-            "bundle": bundle,
-            "transformed": transformed,
-            "transform-graph": transform_graph,
-            "model": model,
-            "history": history,
-            "shared": scratch,
-            "champion": champion,
-            "hyperparameters": hyperparameters,
-        }
-        arguments = [text for name, value in given.items() if value for text in (f"--{name}", str(value))]
-        job = TrainingJob("train", tuple(arguments), workers, scratch)
-        training = open_bundle(Path(bundle)).problem.training
-        checkpoints = directory_of(training.checkpoint_uri, scratch / CHECKPOINTS)
-        outcome = Supervisor(job, LocalLauncher(), checkpoints, training.hang_timeout_s, notice).run()
-    return {**outcome.summary, "restarts": list(outcome.restarts)}
+            notice.done()
+        else:
+            given = {
+                "bundle": bundle,
+                "transformed": transformed,
+                "transform-graph": transform_graph,
+                "model": model,
+                "history": history,
+                "shared": scratch,
+                "champion": champion,
+                "hyperparameters": hyperparameters,
+            }
+            arguments = [text for name, value in given.items() if value for text in (f"--{name}", str(value))]
+            job = TrainingJob("train", tuple(arguments), workers, scratch)
+            own = scratch / CHECKPOINTS
+            training = open_bundle(Path(bundle)).problem.training
+            checkpoints = directory_of(training.checkpoint_uri, own)
+            outcome = Supervisor(job, LocalLauncher(), checkpoints, training.hang_timeout_s, notice).run()
+            report = {**outcome.summary, "restarts": list(outcome.restarts)}
+        forget(bundle, own, hyperparameters)
+    return report

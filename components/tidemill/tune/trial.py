@@ -16,7 +16,7 @@ from tidemill.bundle import open_bundle
 from tidemill.errors import UserError
 from tidemill.files import replaced_directory
 from tidemill.hyperparameters import write_hyperparameters
-from tidemill.train.run import TrainReport
+from tidemill.train.run import TrainReport, forget
 from tidemill.train.run import run as train
 from tidemill.tune.study import CHECKPOINTS, Result
 
@@ -75,6 +75,8 @@ def run(
         if order["epochs"] is not None and outcome.error is None:
             shutil.copytree(checkpoints, partial / CHECKPOINTS)
         outcome.write(partial)
+    for i in range(len(data)):
+        forget(bundle, checkpoints / f"fold-{i}")
     state = "failed" if outcome.error else "trained"
     print(f"tune: trial {outcome.number} {state}: {outcome.error or _metrics(outcome.metrics)}", flush=True)
     return TrialReport(state, outcome.number, order["hyperparameters"], outcome)

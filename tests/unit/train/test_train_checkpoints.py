@@ -15,7 +15,7 @@ import pytest
 
 from tidemill.errors import PlatformError
 from tidemill.train import checkpoints
-from tidemill.train.checkpoints import NAME, Checkpoints, Progress, newest_step
+from tidemill.train.checkpoints import NAME, Checkpoints, Progress, directory_of, newest_step, remove_remote
 
 ARRAYS = [np.arange(6.0).reshape(2, 3), np.array(7), np.ones(4, ml_dtypes.bfloat16)]
 
@@ -169,11 +169,28 @@ def test_storage_that_can_not_be_read_is_told(tmp_path):
 
 
 def test_all_are_removed_when_the_training_is_over(directory):
-    store = Checkpoints(directory, "key")
-    save(store, 1, 2)
-    store.remove()
-    store.remove()
-    assert newest_step(directory) is None
+    """Those at an address: what lies in the scratch goes with that."""
+    scratch, uri = Path("/scratch"), str(directory)
+    address = directory_of(uri, scratch)
+    save(Checkpoints(address, "key"), 1, 2)
+    save(Checkpoints(f"{uri}/of-another", "key"), 1)
+    remove_remote(None, scratch)
+    assert newest_step(address) == 2
+    remove_remote(uri, scratch)
+    remove_remote(uri, scratch)
+    assert newest_step(address) is None
+    assert newest_step(f"{uri}/of-another") == 1
+
+
+def test_a_training_is_done_though_its_checkpoints_stay(tmp_path, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise ConnectionError("no route to the storage")
+
+    uri = f"file://{tmp_path}"
+    save(Checkpoints(directory_of(uri, tmp_path), "key"), 1)
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.rm", refuse)
+    remove_remote(uri, tmp_path)
+    assert "the checkpoints can't be removed: ConnectionError: no route" in capsys.readouterr().err
 
 
 def test_a_writer_that_is_killed_at_any_moment_leaves_a_whole_one(tmp_path):

@@ -24,7 +24,7 @@ from tidemill.errors import TidemillError
 from tidemill.jobs.heartbeats import name_of
 from tidemill.jobs.job import CHECKPOINTS, TrainingJob
 from tidemill.train.checkpoints import newest_step
-from tidemill.train.local_launcher import LocalLauncher
+from tidemill.train.local_launcher import Gang, LocalLauncher
 from tidemill.train.preemption import Notice
 from tidemill.train.supervisor import Supervisor
 
@@ -46,6 +46,16 @@ def numbered(_, columns):
     return {**columns, "hours-per-week": (np.arange(rows) / rows).astype(np.float32)}
 
 
+class Launcher(LocalLauncher):
+    """Shows the workers of the try that is on."""
+
+    gang: Gang
+
+    def start(self, job: TrainingJob) -> Gang:
+        self.gang = super().start(job)
+        return self.gang
+
+
 class Training:
     """A training by two audited workers, in a thread of its own."""
 
@@ -57,7 +67,7 @@ class Training:
         command = (sys.executable, str(Path(__file__).with_name("audited_worker.py")), str(self.audit))
         arguments = [t for key, path in paths.items() for t in (f"--{key.replace('_', '-')}", str(path))]
         job = TrainingJob("train", (*arguments, "--shared", str(self.scratch)), WORKERS, self.scratch)
-        self.launcher, self.said = LocalLauncher(command), []
+        self.launcher, self.said = Launcher(command), []
         self.checkpoints = str(self.scratch / CHECKPOINTS / "train")
         self._supervisor = Supervisor(job, self.launcher, self.checkpoints, 600.0, Notice(), self.said.append)
         self._outcome = self._error = None
@@ -88,8 +98,7 @@ class Training:
         return newest_step(self.scratch / CHECKPOINTS / "train") or 0
 
     def pids(self) -> list[int]:
-        gang = self.launcher.gang("train")
-        return [process.pid for process in gang._processes]
+        return [process.pid for process in self.launcher.gang._processes]
 
 
 def kill(training: Training, kills: int, chance: random.Random) -> list[str]:

@@ -15,6 +15,7 @@ from tidemill.artifacts import ModelManifest
 from tidemill.errors import Preempted, ProblemError
 from tidemill.jobs.job import CHECKPOINTS
 from tidemill.train.checkpoints import Checkpoints, directory_of
+from tidemill.train.history import write_history
 from tidemill.train.preemption import Notice, listening
 from tidemill.train.run import run
 from tidemill.train.steps import Steps
@@ -125,6 +126,37 @@ def test_within_its_steps_it_says_itself_when_and_begins_nothing_after():
     with listening() as notice, pytest.raises(Preempted):
         work(notice)
     assert done == ["inner", "outer"]
+
+
+def test_what_is_done_is_not_undone_by_a_signal_that_comes_too_late():
+    with listening() as notice:
+        with notice.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            notice.done()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert notice.asked
+
+
+def test_told_to_end_after_the_last_step_a_training_keeps_its_remote_checkpoints_for_the_retry(
+    make_inputs, monkeypatch
+):
+    """It is told while it writes the history; the retry takes no step again."""
+    inputs = make_inputs(rows=300, training={**TRAINING, "checkpoint_uri": "memory://bucket/late"})
+    paths = task_of(inputs, "late")
+    original = write_history
+
+    def told(*arguments):
+        monkeypatch.setattr("tidemill.train.run.write_history", original)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("tidemill.train.run.write_history", told)
+    with pytest.raises(Preempted):
+        train(**paths)
+    storage = fsspec.filesystem("memory")
+    assert len(storage.find("/bucket/late")) == 2
+    report = train(**paths)
+    assert report.resumed_from_step == report.steps
+    assert storage.find("/bucket/late") == []
 
 
 def test_a_worker_that_others_make_end_says_so():

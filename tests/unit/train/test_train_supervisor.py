@@ -124,7 +124,7 @@ def test_told_to_end_all_workers_are_and_nothing_starts_again(play, tmp_path):
     notice, said = Notice(), []
 
     def tell():
-        while not any("worker-1: does train" in line for line in said):
+        while sum("does train" in line for line in said) < 2:
             time.sleep(0.05)
         notice.tell(signal.SIGTERM)
 
@@ -140,12 +140,28 @@ def test_told_to_end_all_workers_are_and_nothing_starts_again(play, tmp_path):
     assert tries(tmp_path) == 1
 
 
+def test_told_to_end_after_the_last_step_the_training_is_done(play, tmp_path):
+    """The workers finish though they are told to end, so that there is nothing to try again."""
+    notice, said = Notice(), []
+
+    def tell():
+        while sum("is done" in line for line in said) < 2:
+            time.sleep(0.05)
+        notice.tell(signal.SIGTERM)
+
+    threading.Thread(target=tell).start()
+    with notice.deferred():
+        outcome, _ = play([["step", "finish"]], [["finish"]], notice=notice, said=said)
+    assert any("told to end" in line for line in said)
+    assert (outcome.summary, outcome.restarts) == ({"steps": 1}, ())
+
+
 def test_a_worker_that_alone_is_told_to_end_makes_all_start_again(play, tmp_path):
     """A machine is wanted back: its workers have saved and ended, and the training goes on elsewhere."""
     said = []
 
     def tell():
-        while not any("worker-1: does train" in line for line in said):
+        while sum("does train" in line for line in said) < 2:
             time.sleep(0.05)
         for pid in children():
             os.kill(pid, signal.SIGTERM)

@@ -256,6 +256,8 @@ def test_a_trial_hands_its_checkpoints_on_wherever_trainings_leave_theirs(data: 
     assert ended is not None
     assert ended.epochs == 2
     assert not (tmp_path / "far").exists()
+    trial(*given, item(), tmp_path / "whole", tmp_path / "scratch-c")
+    assert list((tmp_path / "far").iterdir()) == [], "nothing goes on from a trial that is done"
 
 
 def test_a_configuration_too_large_for_the_accelerator_is_a_result(
