@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
 from tidemill.features import Strict
 
+TOKEN_DIMENSIONS: Final = 64
+"""How wide the tokens of ft_transformer are where `embedding_dimensions` doesn't say it."""
 Strategy = Literal["auto", "default", "mirrored", "multi_worker_mirrored", "tpu", "parameter_server"]
 
 
@@ -76,7 +78,7 @@ class Training(Strict):
     """How the default model is built and any model is trained."""
 
     model: Literal["wide_and_deep", "linear", "deep_and_cross", "ft_transformer"] = "wide_and_deep"
-    hidden_units: tuple[int, ...] = (64, 32)
+    hidden_units: tuple[Annotated[int, Field(ge=1)], ...] = (64, 32)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     embedding_dimensions: int | None = Field(default=None, ge=1, description="From the vocabulary's size by default.")
     cross_layers: int = Field(default=2, ge=1, description="Of deep_and_cross: the degree of its products, less one.")
@@ -136,6 +138,15 @@ class Training(Strict):
     def _one_batch_size(self) -> Training:
         if self.per_replica_batch_size is not None and "batch_size" in self.model_fields_set:
             raise ValueError("give `batch_size` (of all replicas) or `per_replica_batch_size`, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _heads_share_evenly(self) -> Training:
+        width = self.embedding_dimensions or TOKEN_DIMENSIONS
+        if self.model == "ft_transformer" and width % self.attention_heads:
+            raise ValueError(
+                f"`embedding_dimensions` ({width}) must be a multiple of `attention_heads` ({self.attention_heads})"
+            )
         return self
 
     @model_validator(mode="after")

@@ -204,6 +204,7 @@ def _tradeoff(tuning: Tuning) -> Figure | None:
         [s for s in series if s.points],
         x_label=gap_title.lower(),
         y_label="",
+        x_domain=charts.domain([*(gap for _, _, gap in points), *([] if limit is None else [limit])]),
         marks=[Rule(limit, "limit", 4)] if limit is not None else [],
     )
     caption = "Blue is the trial that was taken. Nothing is better in both than what is on the line."

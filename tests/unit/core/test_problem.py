@@ -90,7 +90,8 @@ threshold: 0.4
         (5, "features.age.buckets: unknown key"),
         (
             6,
-            "features.income: kind must be one of numeric, bucketized, categorical, text, image, date, crossed (got 'number')",
+            "features.income: kind must be one of numeric, bucketized, categorical, text, image, date, crossed "
+            "(got 'number')",
         ),
         (7, "features.city: kind must be one of"),
         (8, "features.pair.of"),
@@ -263,3 +264,24 @@ def test_limits_that_cannot_be_decided_are_told_before_anything_runs(more, messa
     (_, fault) = faults(f"{MINIMAL}{more}\n")
     assert "gates.quality.0: " in fault
     assert message in fault
+
+
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [
+        (
+            "{hidden_units: [32, 0]}",
+            "line 6: training.hidden_units.1: Input should be greater than or equal to 1",
+        ),
+        (
+            "{model: ft_transformer, embedding_dimensions: 12}",
+            "line 6: training: `embedding_dimensions` (12) must be a multiple of `attention_heads` (8)",
+        ),
+        (
+            "{model: ft_transformer, attention_heads: 7}",
+            "line 6: training: `embedding_dimensions` (64) must be a multiple of `attention_heads` (7)",
+        ),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_refused_before_anything_runs(training: str, told: str):
+    assert told in faults(f"{MINIMAL}training: {training}\n")[1]

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tidemill.artifacts import ModelManifest
-from tidemill.errors import ProblemError, UserCodeError
+from tidemill.errors import UserCodeError
 from tidemill.train.architectures import ARCHITECTURES
 from tidemill.train.context import LabelSummary, TrainContext
 from tidemill.train.models import call_model, sample
@@ -120,13 +120,6 @@ def test_the_same_seed_gives_the_same_weights(make_inputs, family):
         run(**inputs.arguments(name))
         digests.append(ModelManifest.read(inputs.outputs(name)["model"]).lineage["weights"])
     assert digests[0] == digests[1]
-
-
-def test_heads_that_do_not_divide_the_width_are_refused():
-    with pytest.raises(
-        ProblemError, match=r"attention_heads: must divide training.embedding_dimensions \(12\) \(got 8\)"
-    ):
-        ARCHITECTURES["ft_transformer"](context(model="ft_transformer", embedding_dimensions=12))
 
 
 def test_a_cross_layer_is_that_of_the_paper():

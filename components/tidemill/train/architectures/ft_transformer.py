@@ -8,15 +8,13 @@ from collections.abc import Sequence
 import keras
 from keras import layers, ops
 
-from tidemill.errors import ProblemError
 from tidemill.train.architectures.columns import Inputs, l2, of_kind, symbolic_inputs
 from tidemill.train.architectures.heads import compiled, prior
 from tidemill.train.architectures.tables import BagEmbedding, JointEmbedding
 from tidemill.train.architectures.towers import tower_columns
 from tidemill.train.context import TrainContext
+from tidemill.training import TOKEN_DIMENSIONS
 from tidemill.transform.features import TransformedFeature
-
-TOKEN_DIMENSIONS = 64
 
 
 def ft_transformer(context: TrainContext) -> keras.Model:
@@ -26,18 +24,9 @@ def ft_transformer(context: TrainContext) -> keras.Model:
     norm, ReGLU of 4/3 the width, answer from the start token, for which alone the last block computes. Tokens are
     ``embedding_dimensions`` wide, 64 by default (192 in the paper, at nine times the time). A dense feature of several
     columns is one token.
-
-    Raises:
-        ProblemError: if the width isn't a multiple of ``attention_heads``.
     """
     training, inputs = context.training, symbolic_inputs(context)
     width = training.embedding_dimensions or TOKEN_DIMENSIONS
-    if width % training.attention_heads:
-        raise ProblemError(
-            "training.attention_heads",
-            f"must divide training.embedding_dimensions ({width})",
-            str(training.attention_heads),
-        )
     tokens = Tokens(name="tokens")(_tokens(context, inputs, width))
     for i in range(training.transformer_blocks):
         tokens = _block(context, tokens, i)
