@@ -112,6 +112,12 @@ def test_a_refused_run_names_the_failed_checks_with_limit_value_and_slice(refuse
     assert "rehearsal" not in outline.ids
 
 
+def test_a_limit_that_names_a_rule_sets_it_as_code(released: Path, page: Pages) -> None:
+    text = page(released)
+    assert "better than the rule <code>majority</code>" in text
+    assert "`" not in sound(text).text
+
+
 def test_a_refusal_by_the_data_gate_says_how_to_change_the_schema(builder: Any, page: Pages, upto: Any) -> None:
     upto(builder.run(), "data-gate", refused="data-gate")
     outline = sound(page(builder.run_dir))
